@@ -1,0 +1,73 @@
+# make book | test | notebooks | bench | lint | env | clean.  Each creates what it needs, from nothing.
+#   make book BIN=/path/to/env/bin    use an environment of your own (conda) instead of .venv
+#   make test PIN=                    the newest version of everything instead of constraints.txt
+
+PYTHON ?= python3
+PIN ?= -c constraints.txt
+PROFILE := $(or $(TUTORIAL_PROFILE),cpu)
+ifeq ($(origin BIN),undefined)
+BIN := .venv/bin
+ENV := .venv/.installed
+endif
+
+# The book is built again when one of these is newer, or for another profile, or with other data.
+SOURCES := _config.yml _toc.yml constraints.txt $(wildcard notebooks/*.ipynb) $(shell find book \
+    tutorial_lib -type f ! -path '*/__pycache__/*' ! -path 'book/chapters/*')
+BUILT := _build/.$(PROFILE)$(if $(TUTORIAL_DATA_DIR),-data)
+AGAIN := $(MAKE) --no-print-directory
+
+.PHONY: help env book notebooks test bench lint clean
+help:
+	@sed -n '1,3s/^# *//p' Makefile
+
+env: $(ENV)
+	@echo "Ready: $(BIN)/python"
+
+.venv/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("Python 3.10 or newer is needed, $(PYTHON) is " + sys.version.split()[0] + ": make PYTHON=python3.11 ...")'
+	@echo "== Installing into .venv (once; a few minutes, mostly the download of PyTorch)"
+	$(PYTHON) -m venv --clear .venv
+	.venv/bin/python -m pip install $(PIN) -e ".[book,test]"
+	@touch $@
+
+notebooks: $(ENV)
+	@$(BIN)/python book/make_notebooks.py
+
+book: notebooks
+	@$(AGAIN) $(BUILT)
+	@echo "Open file://$(CURDIR)/_build/html/index.html"
+
+$(BUILT): $(ENV) $(SOURCES)
+	@echo "== Building the book: every chapter is run (profile $(PROFILE))"
+	@rm -rf _build
+	TUTORIAL_PROFILE=$(PROFILE) TUTORIAL_STATIC=1 TUTORIAL_REQUIRE_WEIGHTS=1 \
+	    $(BIN)/jupyter-book build . -W -n --keep-going
+	@touch $@
+
+lint: $(ENV)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+test: export TUTORIAL_REQUIRE_WEIGHTS = 1
+test: $(ENV)
+	@echo "== 1/4 lint and format"
+	@$(AGAIN) lint
+	@echo "== 2/4 the package: tests and the examples of the docstrings"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n logical --maxprocesses 8 -m "not book"
+	@echo "== 3/4 the chapters and the solutions of their exercises (profile smoke)"
+	@$(BIN)/python tests/chapters/with_solutions.py build/chapters
+	OMP_NUM_THREADS=1 TUTORIAL_PROFILE=smoke $(BIN)/python -m pytest -q --nbmake -n 2 build/chapters
+	@echo "== 4/4 the pages of the book in a browser without a network"
+	@$(AGAIN) book
+	$(BIN)/python -m pytest -q -m book tests/book
+	@echo "All passed: lint, package, chapters, solutions, pages."
+
+.venv/.bench: .venv/.installed
+	.venv/bin/python -m pip install $(PIN) -e ".[bench]"
+	@touch $@
+
+bench: $(if $(ENV),.venv/.bench)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks
+
+clean:
+	rm -rf _build build .pytest_cache .ruff_cache

@@ -1,0 +1,127 @@
+"""Draw the front page's picture of Part I from results that are computed here, in about 10 s.
+
+`python book/draw_front.py` writes _static/part1.webp (three columns, one for each chapter, the
+problem above its solution) and _static/part1_narrow.webp (the same six tiles for a telephone).
+"""
+
+import math
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from tutorial_lib.data import add_noise, photograph
+from tutorial_lib.metrics import psnr
+from tutorial_lib.operators import blur, wavelet_synthesis
+from tutorial_lib.solvers import fista
+from tutorial_lib.thresholding import denoise_wavelet
+from tutorial_lib.wavelets import ravel_coeffs, unravel_coeffs, wavedec2, waverec2
+
+STATIC = Path(__file__).parent / "_static"
+SIZE, GAP, LEVEL = 248, 8, 3  # 248 = 31 * 2**3 pixels: a basis in the mode "periodization"
+Tile = Float[Tensor, "3 h w"]
+
+
+def decibels(x: Tensor, clean: Tensor) -> str:
+    """PSNR over all pixels and colours, for a label."""
+    return f"{psnr(x, clean, ndim=clean.ndim).item():.1f} dB"
+
+
+def mosaic(coeffs: list) -> Tile:
+    """The usual picture of 2-D coefficients: approximation in gray, details in orange on black."""
+    gray = coeffs[0] / coeffs[0].max()
+    image = gray.expand(3, *gray.shape)
+    orange = torch.tensor([1.0, 0.62, 0.25]).view(3, 1, 1)
+    for level in coeffs[1:]:
+        peak = max(band.abs().max() for band in level)
+        h, v, d = (orange * (band.abs() / peak).pow(0.3) for band in level)
+        v[..., 0] = h[..., 0, :] = d[..., 0] = d[..., 0, :] = 0.35  # the frame of the bands
+        image = torch.cat([torch.cat([image, v], -1), torch.cat([h, d], -1)], -2)
+    return image.clamp(0, 1)
+
+
+def approximation(*, kept: float = 0.08) -> list[tuple[Tile, str]]:
+    """Chapter 1: the largest 8 % of the wavelet coefficients, and the picture that they give."""
+    clean = photograph("camera", size=SIZE)
+    flat, layout = ravel_coeffs(wavedec2(clean, "sym8", mode="periodization", level=LEVEL))
+    smallest = flat.abs().topk(round(kept * flat.numel())).values[-1]
+    coeffs = unravel_coeffs(torch.where(flat.abs() >= smallest, flat, 0), layout)
+    image = waverec2(coeffs, "sym8", mode="periodization")
+    rebuilt = image.expand(3, SIZE, SIZE)
+    return [
+        (mosaic(coeffs), f"{kept:.0%} of the coefficients"),
+        (rebuilt, f"what they give, {decibels(image, clean)}"),
+    ]
+
+
+def denoising(*, sigma: float = 0.15) -> list[tuple[Tile, str]]:
+    """Chapter 2: hard thresholding of an undecimated Haar transform, at three sigma."""
+    clean = photograph("coffee", size=SIZE, gray=False)
+    noisy = add_noise(clean, sigma, seed=0)
+    image = denoise_wavelet(
+        noisy, sigma=sigma, wavelet="haar", threshold=3.0, shrink="hard", transform="undecimated"
+    )
+    return [
+        (noisy, f"noisy, {decibels(noisy, clean)}"),
+        (image, f"denoised, {decibels(image, clean)}"),
+    ]
+
+
+def shake() -> Float[Tensor, "21 21"]:
+    """The kernel of a camera that moved along a curve while the shutter was open; sums to one."""
+    s = np.linspace(-1, 1, 2001)
+    columns, rows = 10 + 7 * s, 10 + 4 * s * np.abs(s) + 1.5 * np.sin(3 * s)
+    counts, *_ = np.histogram2d(rows, columns, bins=np.arange(22) - 0.5)
+    return torch.from_numpy(counts / counts.sum()).float()
+
+
+def deconvolution(*, sigma: float = 0.005, lam: float = 3e-4) -> list[tuple[Tile, str]]:
+    """Chapter 3: min_a 1/2 ||y - H W^-1 a||^2 + lam ||details of a||_1 by 200 steps of FISTA."""
+    clean = photograph("astronaut", size=SIZE, gray=False)
+    H = blur(shake(), (SIZE, SIZE))
+    synthesis = wavelet_synthesis((SIZE, SIZE), wavelet="sym8", level=LEVEL)
+    blurred = add_noise(H(clean), sigma, seed=0)
+    weights = torch.full((SIZE * SIZE,), lam)
+    weights[: math.prod(synthesis.layout[0])] = 0  # the approximation is not penalised
+    image = synthesis(fista(H @ synthesis, blurred, weights, max_steps=200, rtol=0).value)
+    return [
+        (blurred, f"blurred, {decibels(blurred, clean)}"),
+        (image, f"deconvolved, {decibels(image, clean)}"),
+    ]
+
+
+def paint(tile: Tile, label: str) -> Image.Image:
+    """A tile with its label on a dark strip."""
+    pixels = (tile.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+    image = Image.fromarray(pixels).convert("RGBA")
+    strip = Image.new("RGBA", image.size)
+    pen = ImageDraw.Draw(strip)
+    font = ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", 17)
+    pen.rectangle((0, SIZE - 28, SIZE, SIZE), fill=(0, 0, 0, 165))
+    pen.text((SIZE / 2, SIZE - 14), label, font=font, fill="white", anchor="mm")
+    return Image.alpha_composite(image, strip)
+
+
+def compose(rows: list[list[Image.Image]]) -> Image.Image:
+    """Tiles in rows, with transparent gaps: the page shows through, light or dark."""
+    step = SIZE + GAP
+    page = Image.new("RGBA", (step * len(rows[0]) - GAP, step * len(rows) - GAP))
+    for i, row in enumerate(rows):
+        for j, tile in enumerate(row):
+            page.paste(tile, (j * step, i * step))
+    return page
+
+
+if __name__ == "__main__":
+    pairs = [
+        [paint(*tile) for tile in tiles]
+        for tiles in (approximation(), denoising(), deconvolution())
+    ]
+    columns = [list(row) for row in zip(*pairs, strict=True)]
+    for name, rows in {"part1.webp": columns, "part1_narrow.webp": pairs}.items():
+        compose(rows).save(STATIC / name, quality=85, method=6)
+        print(f"book/_static/{name}: {(STATIC / name).stat().st_size / 1000:.0f} kB")

@@ -22,7 +22,7 @@ from tutorial_lib.thresholding import denoise_wavelet
 from tutorial_lib.wavelets import ravel_coeffs, unravel_coeffs, wavedec2, waverec2
 
 STATIC = Path(__file__).parent / "_static"
-SIZE, GAP, LEVEL = 248, 8, 3  # 248 = 31 * 2**3 pixels: a basis in the mode "periodization"
+SIZE, GAP, LEVEL = 224, 7, 4  # three tiles fill a text column of 686 px; 224 = 14 * 2**4
 Tile = Float[Tensor, "3 h w"]
 
 
@@ -53,7 +53,7 @@ def approximation(*, kept: float = 0.08) -> list[tuple[Tile, str]]:
     image = waverec2(coeffs, "sym8", mode="periodization")
     rebuilt = image.expand(3, SIZE, SIZE)
     return [
-        (mosaic(coeffs), f"{kept:.0%} of the coefficients"),
+        (mosaic(coeffs), f"{100 * kept:.0f} % of the coefficients"),
         (rebuilt, f"what they give, {decibels(image, clean)}"),
     ]
 
@@ -100,7 +100,7 @@ def paint(tile: Tile, label: str) -> Image.Image:
     image = Image.fromarray(pixels).convert("RGBA")
     strip = Image.new("RGBA", image.size)
     pen = ImageDraw.Draw(strip)
-    font = ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", 17)
+    font = ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", 16)
     pen.rectangle((0, SIZE - 28, SIZE, SIZE), fill=(0, 0, 0, 165))
     pen.text((SIZE / 2, SIZE - 14), label, font=font, fill="white", anchor="mm")
     return Image.alpha_composite(image, strip)

@@ -2,7 +2,7 @@
 
 Orange discs are the coefficients that are not zero (the larger, the larger), joined along their
 tree; blue dots are the zeros; thin lines join neighbouring layers, as a dense network would.
-`python book/draw_logo.py` writes _static/logo.svg and _static/favicon.svg.
+`python book/draw_logo.py` writes logo.svg, mark.svg (without words) and favicon.svg.
 """
 
 import math
@@ -81,13 +81,16 @@ def svg(parts: list[str], *, width: float, height: float, title: str) -> str:
 def draw() -> dict[str, str]:
     """File name -> contents, the same bytes each time."""
     title = "Sparsity Meets Deep Networks"
-    logo = mark(level=4, width=104, height=104, radius=6.5)
-    logo.append(word("Sparsity", x=124, y=36, size=30, color=ORANGE))
-    logo.append(word("meets", x=124, y=63, size=20, color=GRAY))
-    logo.append(word("deep networks", x=124, y=95, size=30, color=BLUE))
+    network = mark(level=4, width=104, height=104, radius=6.5)
+    words = [
+        word("Sparsity", x=124, y=36, size=30, color=ORANGE),
+        word("meets", x=124, y=63, size=20, color=GRAY),
+        word("deep networks", x=124, y=95, size=30, color=BLUE),
+    ]
     icon = mark(level=3, width=64, height=64, radius=8)
     return {
-        "logo.svg": svg(logo, width=378, height=104, title=title),
+        "logo.svg": svg(network + words, width=378, height=104, title=title),
+        "mark.svg": svg(network, width=104, height=104, title=title),
         "favicon.svg": svg(icon, width=64, height=64, title=title),
     }
 

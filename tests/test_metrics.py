@@ -23,7 +23,9 @@ def noisy_pair(name, sigma, *, gray):
 @pytest.mark.parametrize("name", ["camera", "coins", "clock"])
 def test_gray_equals_scikit_image(name, sigma):
     y, x = noisy_pair(name, sigma, gray=True)
-    assert ssim(y, x) == pytest.approx(structural_similarity(y.numpy(), x.numpy(), **WANG), abs=1e-5)
+    assert ssim(y, x) == pytest.approx(
+        structural_similarity(y.numpy(), x.numpy(), **WANG), abs=1e-5
+    )
     expected = peak_signal_noise_ratio(x.numpy(), y.numpy(), data_range=1.0)
     assert psnr(y, x) == pytest.approx(expected, abs=1e-4)
 
@@ -46,8 +48,8 @@ def test_the_published_number():
 
 def test_other_range_is_a_change_of_unit():
     y, x = noisy_pair("moon", 10, gray=True)
-    assert psnr(255 * y, 255 * x, data_range=255) == pytest.approx(psnr(y, x).item(), abs=1e-3)
-    assert ssim(255 * y, 255 * x, data_range=255) == pytest.approx(ssim(y, x).item(), abs=1e-6)
+    assert psnr(255 * y, 255 * x, data_range=255.0) == pytest.approx(psnr(y, x).item(), abs=1e-3)
+    assert ssim(255 * y, 255 * x, data_range=255.0) == pytest.approx(ssim(y, x).item(), abs=1e-6)
 
 
 @pytest.mark.parametrize("metric", [psnr, ssim])
@@ -85,6 +87,7 @@ IMAGE = torch.zeros(16, 16)
     ("x", "reference", "options", "message"),
     [
         (IMAGE, torch.zeros(16, 17), {}, r"shapes differ: \(16, 16\) against \(16, 17\)"),
+        (IMAGE, IMAGE.to("meta"), {}, "devices differ: cpu against meta"),
         (IMAGE.int(), IMAGE.int(), {}, "expected floating point .* got torch.int32"),
         (IMAGE * torch.nan, IMAGE, {}, "NaN"),
         (IMAGE, IMAGE * torch.nan, {}, "NaN"),

@@ -43,10 +43,14 @@ def test_start_prints_one_line_and_seeds(capsys):
         draws.append((torch.rand(()).item(), np.random.rand()))  # noqa: NPY002
     assert draws[0] == draws[1]
     line = capsys.readouterr().out.splitlines()[0]
-    assert line.startswith(f"tutorial_lib {tutorial_lib.__version__}, profile {profile_name()}, device ")
+    assert line.startswith(
+        f"tutorial_lib {tutorial_lib.__version__}, profile {profile_name()}, device "
+    )
     assert line.endswith(f", torch {torch.__version__}")
 
 
 def test_start_refuses_another_version():
-    with pytest.raises(RuntimeError, match=r"needs tutorial_lib 9\.9\.9, and 0\.\d+\.\d+ is installed"):
+    with pytest.raises(
+        RuntimeError, match=r"needs tutorial_lib 9\.9\.9, and 0\.\d+\.\d+ is installed"
+    ):
         start("9.9.9")

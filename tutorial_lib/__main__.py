@@ -1,6 +1,7 @@
 """The command line: python -m tutorial_lib --help."""
 
 import json
+import logging
 import math
 import sys
 import time
@@ -30,8 +31,9 @@ def list_everything() -> None:
     print("chapters")
     notebooks = sorted((Path(tutorial_lib.__file__).parents[1] / "notebooks").glob("[0-9]*.ipynb"))
     for path in notebooks:
-        first = json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"]
-        title = "".join(first).lstrip("# ").split("\n")[0]
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        lines = "".join(cells[0]["source"]).splitlines()
+        title = next((line[2:] for line in lines if line.startswith("# ")), "")
         print(f"  notebooks/{path.name:<32} {title}")
     if not notebooks:  # installed without the repository around it
         print("  https://sparsity-meets-deep-networks.github.io/book/")
@@ -126,6 +128,7 @@ def _sigma(text: str) -> float | None:
 
 def main() -> None:
     """Run the command line: a refusal is one line on stderr and exit code 2."""
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # its remarks would be a second line
     try:
         sys.exit(app(standalone_mode=False))
     except (ValueError, OSError) as error:

@@ -28,13 +28,13 @@ def psnr(
         One number per image, the shape of the leading axes; inf where the two are equal.
 
     Raises:
-        ValueError: shapes that differ, too few axes, empty or integer tensors, NaN, or a
+        ValueError: shapes or devices that differ, too few axes, empty or integer tensors, NaN, or a
             `data_range` that is not positive.
 
     Reference: Z. Wang and A. C. Bovik, Mean squared error: love it or leave it?, IEEE Signal
     Processing Magazine, 2009.
 
-    >>> psnr(torch.full((8, 8), 0.6), torch.full((8, 8), 0.5))
+    >>> psnr(torch.full((8, 8), 0.6), torch.full((8, 8), 0.5)).round()
     tensor(20.)
     """
     _check(x, reference, data_range, ndim)
@@ -79,7 +79,7 @@ def ssim(
     _check(x, reference, data_range, ndim)
     if min(x.shape[-2:]) < 11:
         raise ValueError(f"ssim needs at least 11 x 11 pixels, got shape {tuple(x.shape)}")
-    # Second moments minus squared means lose digits: centre the values and compute in float64.
+    # float64, because second moments minus squared means lose digits.
     a, b = (
         t.double().flatten(0, -3)[:, None] if t.ndim > 2 else t.double()[None, None]
         for t in (x, reference)
@@ -102,6 +102,8 @@ def _window_mean(x: Float[Tensor, "n 1 h w"]) -> Float[Tensor, "n 1 h2 w2"]:
 def _check(x: Tensor, reference: Tensor, data_range: float, ndim: int) -> None:
     if x.shape != reference.shape:
         raise ValueError(f"shapes differ: {tuple(x.shape)} against {tuple(reference.shape)}")
+    if x.device != reference.device:
+        raise ValueError(f"devices differ: {x.device} against {reference.device}")
     if ndim < 2 or x.ndim < ndim or x.numel() == 0:
         raise ValueError(
             f"expected at least ndim = {ndim} axes (ndim >= 2) and no empty one, "

@@ -306,14 +306,14 @@ def wavelet_synthesis(
         for (_, synthesise), m, size in zip(levels, layout[1:], sizes, strict=True):
             bands = [b.unflatten(-1, m) for b in details[: 2**d - 1]]
             details = details[2**d - 1 :]
-            x = synthesise([x, *(bands[i] for i in order)])
+            x = synthesise(torch.stack([x, *(bands[i] for i in order)], -d - 1))
             x = x[(..., *(slice(n) for n in size))]
         return x
 
     def transpose(x: Tensor) -> Tensor:
         parts: list[Tensor] = []
         for analyse, _ in reversed(levels):
-            x, *bands = analyse(x)
+            x, *bands = analyse(x).unbind(-d - 1)
             parts = [*(bands[i].flatten(-d) for i in order), *parts]
         return torch.cat([x.flatten(-d), *parts], dim=-1)
 
@@ -327,50 +327,41 @@ def wavelet_synthesis(
     )
 
 
-DENSE = 64  # up to this size one product with the matrix of a level is quicker than its filters
-
-
-def _level(size: list[int], taps: tuple, kind: str) -> tuple[Callable, Callable]:
-    """One level as a map to its list of bands, and the transpose of that map."""
+def _level(size: list[int], taps: tuple, kind: str) -> tuple[Apply, Apply]:
+    """One level, signal -> bands (*batch, 2**d, *m), and its transpose."""
+    d = len(size)
     axes = tuple(_decimated(n, len(taps), kind) for n in size)
+    halves = [n // 2 for n in size]
 
     def fill(x: Tensor) -> Tensor:  # what the synthesis cuts off is zero for its transpose
         missing = [n - m for n, m in zip(reversed(size), reversed(x.shape), strict=False)]
         return pad(x, [p for n in missing for p in (0, n)]) if any(missing) else x
 
-    def analyse(x: Tensor) -> list[Tensor]:
-        return list(_bank(axes, taps, fill(x)).unbind(-len(size) - 1))
+    if len(taps) > 2:
+        return lambda x: _bank(axes, taps, fill(x)), lambda bands: _bank_adjoint(axes, taps, bands)
 
-    def synthesise(bands: list[Tensor]) -> Tensor:
-        return _bank_adjoint(axes, taps, torch.stack(bands, -len(size) - 1))
+    # Haar: blocks of two samples an axis do not overlap, so a level is one small matrix product.
+    pair = torch.tensor(taps, dtype=torch.float64).mT  # (band, phase)
 
     @lru_cache(maxsize=8)
-    def matrices(dtype: torch.dtype, device: torch.device) -> list[Tensor]:  # each (2 m, n)
-        unit = (torch.eye(axis.n, dtype=torch.float64) for axis in axes)
-        rows = (_bank((axis,), taps, e) for axis, e in zip(axes, unit, strict=True))
-        return [u.flatten(1).mT.to(device, dtype, copy=True).contiguous() for u in rows]
+    def block(dtype: torch.dtype, device: torch.device) -> Tensor:
+        return (pair if d == 1 else torch.kron(pair, pair)).to(device, dtype)
 
-    def analyse_dense(x: Tensor) -> list[Tensor]:
+    def analyse(x: Tensor) -> Tensor:
         x = fill(x)
-        *first, last = matrices(x.dtype, x.device)
-        x = x @ last.mT
-        for u in first:
-            x = u @ x
-        halves = [x]
-        for axis, dim in zip(axes, range(-len(axes), 0), strict=True):
-            halves = [h.narrow(dim, i * axis.count, axis.count) for h in halves for i in (0, 1)]
-        return halves
+        for dim in (-1, -3)[:d]:
+            x = x.unflatten(dim, (-1, 2))
+        x = x.movedim(-1, -2) if d == 1 else x.movedim((-3, -1), (-4, -3))
+        bands = block(x.dtype, x.device) @ x.reshape(*x.shape[: -2 * d], 2**d, -1)
+        return bands.unflatten(-1, halves)
 
-    def synthesise_dense(bands: list[Tensor]) -> Tensor:
-        for dim in range(-1, -len(axes) - 1, -1):
-            bands = [torch.cat(pair, dim) for pair in zip(bands[::2], bands[1::2], strict=True)]
-        *first, last = matrices(bands[0].dtype, bands[0].device)
-        x = bands[0] @ last
-        for u in first:
-            x = u.mT @ x
-        return x
+    def synthesise(bands: Tensor) -> Tensor:
+        x = block(bands.dtype, bands.device).mT @ bands.flatten(-d)
+        even, odd = x.unflatten(-1, halves).unflatten(-d - 1, (2,) * d).unbind(-d - 1)
+        x = torch.view_as_real(torch.complex(even, odd)).flatten(-2)  # a quick interleave
+        return x if d == 1 else x.movedim(-3, -2).flatten(-3, -2)
 
-    return (analyse_dense, synthesise_dense) if max(size) <= DENSE else (analyse, synthesise)
+    return analyse, synthesise
 
 
 class Norm(NamedTuple):

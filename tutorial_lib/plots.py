@@ -1,6 +1,7 @@
 """Pictures of the book: one style, image rows at native resolution, a slider that works offline."""
 
 import base64
+import contextlib
 import html
 import io
 import math
@@ -53,12 +54,10 @@ def style() -> None:
             "image.interpolation": "nearest",
         }
     )
-    try:  # a notebook would crop each figure, and move its pixels off the grid
-        get_ipython().run_line_magic(
+    with contextlib.suppress(NameError):  # a notebook would crop figures, and pixels off the grid
+        get_ipython().run_line_magic(  # noqa: F821
             "config", "InlineBackend.print_figure_kwargs = {'bbox_inches': None}"
         )
-    except NameError:
-        pass
 
 
 def show(

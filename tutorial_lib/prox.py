@@ -186,7 +186,7 @@ def _check_values(x: Tensor, name: str) -> None:
 def _check_weight(weight: Weight, shape: tuple[int, ...] | None, name: str) -> None:
     """Every entry a number >= 0, and a tensor one that broadcasts to `shape`, if there is one."""
     is_tensor = isinstance(weight, Tensor)
-    worst = float(weight.min()) if is_tensor else weight  # a NaN wins in a minimum
+    worst = float(weight.detach().min()) if is_tensor else weight  # a NaN wins in a minimum
     if not worst >= 0:
         raise ValueError(f"{name} = {worst}: it must be nonnegative")
     if is_tensor and shape is not None and not _broadcasts(weight.shape, shape):

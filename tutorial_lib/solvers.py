@@ -172,7 +172,7 @@ def _proximal_gradient(
         tolerance = 0.02
         norm = _norm(A, y.dtype, y.device, tolerance).value
         step = (1 - tolerance) ** 2 / norm**2 if norm > 0 else 1.0
-    if not 0 < float(step) < math.inf:
+    if not 0 < float(torch.as_tensor(step).detach()) < math.inf:
         raise ValueError(f"step = {step}: a positive number is needed")
     if not isinstance(max_steps, int) or max_steps < 1:
         raise ValueError(f"max_steps = {max_steps}: a whole number of at least 1 is needed")
@@ -184,10 +184,10 @@ def _proximal_gradient(
     x = torch.zeros_like(b) if x0 is None else x0
     batch = full[: len(full) - len(A.shape_in)]
     b, x = (u.expand(full).reshape(-1, *A.shape_in) for u in (b, x))
-    threshold = step * lam
+    box = (-step * lam, step * lam)  # S(v) = v - the projection of v on this box
     own = isinstance(lam, Tensor) and lam.ndim > len(A.shape_in)  # a threshold of each row's own
     if own:
-        threshold = threshold.expand(full).reshape(-1, *A.shape_in)
+        box = tuple(u.expand(full).reshape(-1, *A.shape_in) for u in box)
     axes = tuple(range(1, x.ndim))
     rows = torch.arange(len(x), device=x.device)
     converged = torch.zeros(len(x), dtype=torch.bool, device=x.device)
@@ -199,7 +199,7 @@ def _proximal_gradient(
     for k in range(1, max_steps + 1):
         old = x
         v = gradient_step(z, A.gram(z) - b, step=step)
-        x = v - v.clamp(-threshold, threshold)
+        x = v - v.clamp(*box)
         if rtol > 0:
             length = torch.linalg.vector_norm(x - z, dim=axes)
             size = torch.linalg.vector_norm(x, dim=axes)
@@ -225,7 +225,7 @@ def _proximal_gradient(
             converged[rows] = done
             stay = ~done
             rows, x, z, b = (u[stay] for u in (rows, x, z, b))
-            threshold = threshold[stay] if own else threshold
+            box = tuple(u[stay] for u in box) if own else box
             t = t[stay] if restart else t
             if len(rows) == 0:
                 break

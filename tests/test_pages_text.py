@@ -1,0 +1,72 @@
+"""What the front page and the README say and show is what the code computes."""
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from tutorial_lib.data import add_noise, photograph, read_image, write_image
+from tutorial_lib.metrics import psnr
+
+ROOT = Path(__file__).parent.parent
+
+
+def script(name: str) -> ModuleType:
+    """A script of book/, imported without being run."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "book" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_logo_is_drawn_by_its_script() -> None:
+    for name, drawing in script("draw_logo").draw().items():
+        assert (ROOT / "book/_static" / name).read_bytes() == drawing.encode(), name
+
+
+def test_the_logo_lights_the_coefficients_that_are_not_zero() -> None:
+    lit = [sum(value > 0 for value in scale) for scale in script("draw_logo").layers(level=4)]
+    assert lit == [2, 2, 2, 1]  # two jumps, seen once at each scale until they meet: seven
+
+
+def test_the_numbers_of_the_front_picture_are_computed() -> None:
+    front = script("draw_front")
+    tiles = [*front.approximation(), *front.denoising(), *front.deconvolution()]
+    computed = [float(d) for _, label in tiles for d in re.findall(r"([\d.]+) dB", label)]
+    alts = re.findall(r":alt: (Three .*)", (ROOT / "book/intro.md").read_text(encoding="utf-8"))
+    assert len(alts) == 2
+    assert len(computed) == 5
+    for alt in alts:
+        told = [float(number) for number in re.findall(r"([\d.]+) dB", alt)]
+        assert told == pytest.approx(computed, abs=0.11)  # one digit, rounded on any machine
+
+
+def test_the_front_pictures_are_small() -> None:
+    for picture in (ROOT / "book/_static").glob("*.webp"):
+        assert picture.stat().st_size < 150_000, picture
+
+
+def test_the_example_of_the_readme_denoises(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clean = photograph("coffee", size=64, gray=False)
+    write_image(tmp_path / "noisy.png", add_noise(clean, 0.1, seed=0))
+    monkeypatch.chdir(tmp_path)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    exec(re.search(r"```python\n(.*?)```", readme, re.DOTALL)[1], {})
+    noisy, restored = (psnr(read_image(n), clean, ndim=3) for n in ("noisy.png", "clean.png"))
+    assert restored > noisy + 3
+
+
+def test_links_of_the_readme_point_at_files() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    targets = re.findall(r"\]\(([^)#]+)\)", readme) + re.findall(r'src="([^"]+)"', readme)
+    for target in targets:
+        target = target.replace(
+            "https://colab.research.google.com/github/sparsity-meets-deep-networks/book/blob/main/",
+            "",
+        )
+        if not target.startswith("http"):
+            assert (ROOT / target).is_file(), target

@@ -87,7 +87,7 @@ def deconvolution(*, sigma: float = 0.005, lam: float = 3e-4) -> list[tuple[Tile
     blurred = add_noise(H(clean), sigma, seed=0)
     weights = torch.full((SIZE * SIZE,), lam)
     weights[: math.prod(synthesis.layout[0])] = 0  # the approximation is not penalised
-    image = synthesis(fista(H @ synthesis, blurred, weights, max_steps=200, rtol=0).value)
+    image = synthesis(fista(H @ synthesis, blurred, weights, max_steps=200, rtol=0.0).value)
     return [
         (blurred, f"blurred, {decibels(blurred, clean)}"),
         (image, f"deconvolved, {decibels(image, clean)}"),

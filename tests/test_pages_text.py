@@ -60,13 +60,21 @@ def test_the_example_of_the_readme_denoises(
     assert restored > noisy + 3
 
 
-def test_links_of_the_readme_point_at_files() -> None:
+def test_the_readme_points_at_files() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    colab = "https://colab.research.google.com/github/sparsity-meets-deep-networks/book/blob/main/"
     targets = re.findall(r"\]\(([^)#]+)\)", readme) + re.findall(r'src="([^"]+)"', readme)
+    layout = re.search(r"```text\n(.*?)```", readme, re.DOTALL)[1].splitlines()
+    targets = [target.removeprefix(colab) for target in targets] + [
+        row.split()[0] for row in layout
+    ]
     for target in targets:
-        target = target.replace(
-            "https://colab.research.google.com/github/sparsity-meets-deep-networks/book/blob/main/",
-            "",
-        )
-        if not target.startswith("http"):
-            assert (ROOT / target).is_file(), target
+        assert target.startswith("http") or (ROOT / target).exists(), target
+
+
+def test_the_readme_asks_the_questions_of_the_chapters() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for chapter in sorted((ROOT / "book/chapters").glob("*.md")):
+        question = re.search(r"^\*\*(.+\?)\*\*$", chapter.read_text(encoding="utf-8"), re.MULTILINE)
+        row = f"(notebooks/{chapter.stem}.ipynb) | {question[1]} |"
+        assert row in readme, f"README.md has no row with {row}"

@@ -181,10 +181,9 @@ def test_names_of_the_bands():
 
 
 def test_the_tabulated_taps():
-    """All but two wavelets reconstruct to ten digits; dmey is a truncation."""
-    assert 5e-3 < defect("dmey") < 3e-2
-    assert 1e-10 < defect("sym20") < 3e-10
-    assert max(defect(w) for w in ALL if w not in ("dmey", "sym20")) < 1e-10
+    """Every wavelet reconstructs to ten digits but dmey, which is a truncation."""
+    assert 5e-3 < defect("dmey") < 1e-2
+    assert max(defect(w) for w in ALL if w != "dmey") < 5e-11
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -273,17 +272,26 @@ def test_backward_is_the_transposed_matrix_of_pywavelets(mode):
         torch.testing.assert_close(gradient, matrix.T @ c, atol=1e-12, rtol=0)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # torch's own, on loading
 @pytest.mark.parametrize("mode", MODES)
 def test_gradcheck(mode):
-    for w, x in itertools.islice(maps(mode), 2, 100, 2):
-        x = x[..., :4].clone() if x.ndim > 3 else x
+    """First and second derivatives, backward and forward, against finite differences."""
+
+    def analysis(x):
+        return ravel_coeffs(wavedec2(x, "db2", mode=mode, level=2))[0]
+
+    coeffs, layout = ravel_coeffs(wavedec2(normal(5, 4), "db2", mode=mode, level=2))
+    for w, x in [
+        (analysis, normal(5, 4)),
+        (lambda c: waverec2(unravel_coeffs(c, layout), "db2", mode=mode, shape=(5, 4)), coeffs),
+        (lambda x: dwt(x, "bior2.2", mode=mode), normal(2, 5)),
+        (lambda c: idwt(c, "rbio2.2", mode=mode), normal(2, 4)),
+        (lambda x: swt(x, "db2", level=2)[1], normal(5)),
+        (lambda c: iswt([c[0], c[1], c[2]], "db2"), normal(3, 5)),
+    ]:
         x.requires_grad_()
-        try:
-            w(x)
-        except ValueError:  # the coefficients of another size
-            continue
-        assert torch.autograd.gradcheck(w, x, check_forward_ad=True, fast_mode=True)
-        assert torch.autograd.gradgradcheck(w, x, fast_mode=True)
+        assert torch.autograd.gradcheck(w, x, check_forward_ad=True)
+        assert torch.autograd.gradgradcheck(w, x, check_fwd_over_rev=True)
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-Weight = float | Tensor
+Weight = float | int | Tensor
 
 
 def prox_l1(v: Float[Tensor, "*shape"], weight: Weight) -> Float[Tensor, "*shape"]:
@@ -105,7 +105,7 @@ def prox_nonneg_l1(v: Float[Tensor, "*shape"], weight: Weight) -> Float[Tensor, 
 
 
 def project_box(
-    v: Float[Tensor, "*shape"], *, low: float = 0.0, high: float = 1.0
+    v: Float[Tensor, "*shape"], *, low: float | int = 0.0, high: float | int = 1.0
 ) -> Float[Tensor, "*shape"]:
     """argmin_{low <= x <= high} 1/2 ||x - v||^2.
 
@@ -145,7 +145,7 @@ def project_l2_ball(
 
 
 def prox_conjugate(
-    prox: Callable[[Tensor, float], Tensor], v: Float[Tensor, "*shape"], *, step: float = 1.0
+    prox: Callable[[Tensor, float], Tensor], v: Float[Tensor, "*shape"], *, step: float | int = 1.0
 ) -> Float[Tensor, "*shape"]:
     """argmin_x 1/2 ||x - v||^2 + step f*(x), from the proximal map of f, by Moreau's identity.
 

@@ -56,7 +56,7 @@ def ista(
     step: Weight | None = None,
     x0: Float[Tensor, "..."] | None = None,
     max_steps: int = 1000,
-    rtol: float = 1e-4,
+    rtol: float | int = 1e-4,
     callback: Callback | None = None,
 ) -> Solution:
     """argmin_x 1/2 ||y - A x||^2 + ||lam * x||_1 by x <- S_{step lam}(x - step A^T (A x - y)).
@@ -106,9 +106,9 @@ def fista(
     step: Weight | None = None,
     x0: Float[Tensor, "..."] | None = None,
     max_steps: int = 1000,
-    rtol: float = 1e-4,
+    rtol: float | int = 1e-4,
     momentum: Momentum = "nesterov",
-    a: float = 3.0,
+    a: float | int = 3.0,
     restart: bool = True,
     callback: Callback | None = None,
 ) -> Solution:
@@ -161,7 +161,7 @@ def _proximal_gradient(
     step: Weight | None,
     x0: Tensor | None,
     max_steps: int,
-    rtol: float,
+    rtol: float | int,
     callback: Callback | None,
     advance: Callable | None,
     restart: bool,
@@ -343,6 +343,8 @@ def _check(A: LinearOperator, y: Tensor, lam: Weight, x: Tensor | None) -> torch
     """Refuse what does not fit together; return the shape (*batch, *shape_in) of the unknown."""
     if not isinstance(A, LinearOperator):
         raise ValueError(f"A is a {type(A).__name__}: wrap it, for instance by operators.matrix")
+    if A.device is not None and y.device != A.device:
+        raise ValueError(f"y is on {y.device}, the operator on {A.device}")
     tensors = {"y": y, "x": x, "lam": lam}
     tensors = {name: u for name, u in tensors.items() if isinstance(u, Tensor)}
     for name, u in tensors.items():

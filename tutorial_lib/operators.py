@@ -293,28 +293,24 @@ def wavelet_synthesis(
 
     bank, d = filter_bank(wavelet), len(shape)
     taps = tuple(zip(bank.rec_lo.tolist(), bank.rec_hi.tolist(), strict=True))
-    kind = "periodization" if mode == "periodization" else "zero"  # a synthesis knows no border
-    extra = 0 if kind == "periodization" else 2 - len(taps)
-    levels = [_level([2 * m + extra for m in size], taps, kind) for size in layout[1:]]
+    border = mode if mode == "periodization" else "zero"  # the synthesis knows no other
+    make = _haar_level if len(taps) == 2 else _level
     sizes = [*layout[2:], shape]  # of what each level, the coarsest first, puts together
-    order = [0] if d == 1 else [1, 0, 2]  # the bank's bands v, h, d against PyWavelets' h, v, d
-    lengths = [math.prod(size) for size in layout for _ in range(2**d - 1)][2**d - 2 :]
+    levels = [make(m, size, taps, border) for m, size in zip(layout[1:], sizes, strict=True)]
+    lengths = [math.prod(layout[0]), *((2**d - 1) * math.prod(m) for m in layout[1:])]
 
     def synthesis(flat: Tensor) -> Tensor:
         x, *details = flat.split(lengths, dim=-1)
         x = x.unflatten(-1, layout[0])
-        for (_, synthesise), m, size in zip(levels, layout[1:], sizes, strict=True):
-            bands = [b.unflatten(-1, m) for b in details[: 2**d - 1]]
-            details = details[2**d - 1 :]
-            x = synthesise(torch.stack([x, *(bands[i] for i in order)], -d - 1))
-            x = x[(..., *(slice(n) for n in size))]
+        for (_, synthesise), bands in zip(levels, details, strict=True):
+            x = synthesise(x, bands)
         return x
 
     def transpose(x: Tensor) -> Tensor:
         parts: list[Tensor] = []
         for analyse, _ in reversed(levels):
-            x, *bands = analyse(x).unbind(-d - 1)
-            parts = [*(bands[i].flatten(-d) for i in order), *parts]
+            x, bands = analyse(x)
+            parts = [bands, *parts]
         return torch.cat([x.flatten(-d), *parts], dim=-1)
 
     return LinearOperator(
@@ -327,39 +323,57 @@ def wavelet_synthesis(
     )
 
 
-def _level(size: list[int], taps: tuple, kind: str) -> tuple[Apply, Apply]:
-    """One level, signal -> bands (*batch, 2**d, *m), and its transpose."""
+Level = tuple[Callable[[Tensor], tuple[Tensor, Tensor]], Callable[[Tensor, Tensor], Tensor]]
+
+
+def _level(m: tuple[int, ...], size: tuple[int, ...], taps: tuple, border: str) -> Level:
+    """x of shape `size` -> its approximation of shape m and its details, flat; the transpose."""
     d = len(size)
-    axes = tuple(_decimated(n, len(taps), kind) for n in size)
-    halves = [n // 2 for n in size]
+    extra = 0 if border == "periodization" else 2 - len(taps)
+    whole = [2 * n + extra for n in m]  # what comes back, cut to `size`
+    axes = tuple(_decimated(n, len(taps), border) for n in whole)
+    cut = [p for n, k in zip(reversed(size), reversed(whole), strict=True) for p in (0, k - n)]
+    order = [0] if d == 1 else [1, 0, 2]  # the bank's bands v, h, d against PyWavelets' h, v, d
 
-    def fill(x: Tensor) -> Tensor:  # what the synthesis cuts off is zero for its transpose
-        missing = [n - m for n, m in zip(reversed(size), reversed(x.shape), strict=False)]
-        return pad(x, [p for n in missing for p in (0, n)]) if any(missing) else x
+    def analyse(x: Tensor) -> tuple[Tensor, Tensor]:
+        x, *bands = _bank(axes, taps, pad(x, cut) if any(cut) else x).unbind(-d - 1)
+        return x, torch.cat([bands[i].flatten(-d) for i in order], -1)
 
-    if len(taps) > 2:
-        return lambda x: _bank(axes, taps, fill(x)), lambda bands: _bank_adjoint(axes, taps, bands)
+    def synthesise(x: Tensor, details: Tensor) -> Tensor:
+        bands = details.unflatten(-1, (-1, *m)).unbind(-d - 1)
+        x = _bank_adjoint(axes, taps, torch.stack([x, *(bands[i] for i in order)], -d - 1))
+        return x[(..., *(slice(n) for n in size))]
 
-    # Haar: blocks of two samples an axis do not overlap, so a level is one small matrix product.
-    pair = torch.tensor(taps, dtype=torch.float64).mT  # (band, phase)
+    return analyse, synthesise
+
+
+def _haar_level(m: tuple[int, ...], size: tuple[int, ...], taps: tuple, border: str) -> Level:
+    """`_level` for two taps: blocks of two samples an axis do not meet, so a small matrix does."""
+    d = len(size)
+    cut = [p for n, k in zip(reversed(size), reversed(m), strict=True) for p in (0, 2 * k - n)]
+    rows = torch.tensor(taps, dtype=torch.float64).mT  # (band, phase)
+    if d == 2:
+        rows = torch.kron(rows, rows)[[0, 2, 1, 3]]  # PyWavelets' order of bands
 
     @lru_cache(maxsize=8)
     def block(dtype: torch.dtype, device: torch.device) -> Tensor:
-        return (pair if d == 1 else torch.kron(pair, pair)).to(device, dtype)
+        return rows.to(device, dtype)
 
-    def analyse(x: Tensor) -> Tensor:
-        x = fill(x)
+    def analyse(x: Tensor) -> tuple[Tensor, Tensor]:
+        x = pad(x, cut) if any(cut) else x
         for dim in (-1, -3)[:d]:
             x = x.unflatten(dim, (-1, 2))
         x = x.movedim(-1, -2) if d == 1 else x.movedim((-3, -1), (-4, -3))
-        bands = block(x.dtype, x.device) @ x.reshape(*x.shape[: -2 * d], 2**d, -1)
-        return bands.unflatten(-1, halves)
+        x = block(x.dtype, x.device) @ x.reshape(*x.shape[: -2 * d], 2**d, -1)
+        return x[..., 0, :].unflatten(-1, m), x[..., 1:, :].flatten(-2)
 
-    def synthesise(bands: Tensor) -> Tensor:
-        x = block(bands.dtype, bands.device).mT @ bands.flatten(-d)
-        even, odd = x.unflatten(-1, halves).unflatten(-d - 1, (2,) * d).unbind(-d - 1)
+    def synthesise(x: Tensor, details: Tensor) -> Tensor:
+        bands = torch.cat([x.flatten(-d), details], -1).unflatten(-1, (2**d, -1))
+        x = block(x.dtype, x.device).mT @ bands
+        even, odd = x.unflatten(-1, m).unflatten(-d - 1, (2,) * d).unbind(-d - 1)
         x = torch.view_as_real(torch.complex(even, odd)).flatten(-2)  # a quick interleave
-        return x if d == 1 else x.movedim(-3, -2).flatten(-3, -2)
+        x = x if d == 1 else x.movedim(-3, -2).flatten(-3, -2)
+        return x[(..., *(slice(n) for n in size))] if any(cut) else x
 
     return analyse, synthesise
 

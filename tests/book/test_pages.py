@@ -46,7 +46,12 @@ NARROW = """() => {
   const article = document.querySelector('article') || document.body;
   const small = [...article.querySelectorAll('p, li, td')].filter(
     e => e.textContent.trim() && parseFloat(getComputedStyle(e).fontSize) < 12);
+  const cut = [...document.querySelectorAll('.math')].filter(
+    e => e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).overflowX === 'hidden');
+  const left = [...document.querySelectorAll('.math > *')].filter(
+    e => e.getBoundingClientRect().left < e.parentNode.getBoundingClientRect().left - 1);
   return {
+    cut: [...cut, ...left].map(e => e.textContent.slice(0, 50)),
     page: document.documentElement.scrollWidth,
     text: article.clientWidth,
     small: small.map(e => e.textContent.slice(0, 50)),
@@ -167,6 +172,7 @@ def check_narrow(visit: Visit, _) -> None:
     assert visit.narrow["page"] <= 390, "the page scrolls sideways on a phone"
     assert visit.narrow["text"] >= 300
     assert not visit.narrow["small"], "text below 12 pixels"
+    assert not visit.narrow["cut"], "a formula that cannot be scrolled into sight"
 
 
 def check_links(visit: Visit, visited) -> None:
@@ -235,6 +241,10 @@ FAULTS = {
     "too wide": (check_narrow, '<div style="width: 500px">wide</div>'),
     "long word": (check_narrow, f"<p>{LONG}</p>"),
     "tiny text": (check_narrow, '<p style="font-size: 8px">small</p>'),
+    "formula cut off": (
+        check_narrow,
+        f'<div class="math" style="overflow: hidden; width: 350px">{LONG}</div>',
+    ),
     "dead link": (check_links, '<a href="nowhere.html">a</a>'),
     "dead place": (check_links, '<a href="#nowhere">a</a>'),
     "dead badge": (check_links, f'<a href="{COLAB}notebooks/99_nowhere.ipynb">a</a>'),

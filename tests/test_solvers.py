@@ -236,7 +236,8 @@ def test_restart_momentum_and_a_have_an_effect(rates):
     assert rises  # which is what the restart answers
 
 
-def test_steps_of_fista_are_those_of_the_formulas():
+@pytest.mark.parametrize("restart", [True, False])  # nothing turns in so few steps
+def test_steps_of_fista_are_those_of_the_formulas(restart):
     A, y, lam, L = problem()
     for momentum, t in (
         ("nesterov", [1.0, (1 + 5**0.5) / 2, None]),
@@ -249,7 +250,7 @@ def test_steps_of_fista_are_those_of_the_formulas():
             z = x + (t[k] - 1) / t[k + 1] * (x - old)
         x = prox_l1(z - A.adjoint(A(z) - y) / L, lam / L)
         got = fista(
-            A, y, lam, step=1 / L, momentum=momentum, a=5.0, restart=False, max_steps=3, rtol=0
+            A, y, lam, step=1 / L, momentum=momentum, a=5.0, restart=restart, max_steps=3, rtol=0
         )
         assert torch.allclose(got.value, x, atol=1e-13)
 
@@ -404,6 +405,10 @@ def test_gradients_flow_through_a_fixed_number_of_steps(solve):
     )
     assert gradient.isfinite().all()
     assert gradient.abs().max() > 0
+    with pytest.warns(NotConvergedWarning) as caught:
+        cut = solve(matrix(M), y, weights, rtol=1e-9, max_steps=2)
+    assert len(caught) == 1
+    assert not cut.history.requires_grad
 
 
 def test_gradient_through_a_deconvolution():

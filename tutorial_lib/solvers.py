@@ -144,14 +144,12 @@ def fista(
     if not a > 2:
         raise ValueError(f"a = {a}: a number above 2 is needed")
 
-    def nesterov(t):
-        return (1 + (1 + 4 * t * t) ** 0.5) / 2
-
-    def chambolle_dossal(t):
-        return t + 1 / a
-
-    advance = nesterov if momentum == "nesterov" else chambolle_dossal
-    return _proximal_gradient(A, y, lam, step, x0, max_steps, rtol, callback, advance, restart)
+    t, betas = 1.0, []
+    for _ in range(max_steps if isinstance(max_steps, int) else 0):
+        following = (1 + math.sqrt(1 + 4 * t * t)) / 2 if momentum == "nesterov" else t + 1 / a
+        betas.append((t - 1) / following)
+        t = following
+    return _proximal_gradient(A, y, lam, step, x0, max_steps, rtol, callback, betas, restart)
 
 
 def _proximal_gradient(
@@ -163,10 +161,10 @@ def _proximal_gradient(
     max_steps: int,
     rtol: float | int,
     callback: Callback | None,
-    advance: Callable | None,
+    betas: list[float] | None,
     restart: bool,
 ) -> Solution:
-    """The one loop: ISTA without `advance` (t_k -> t_{k+1}), FISTA with it."""
+    """The one loop: ISTA without `betas`, FISTA with its factors (t_k - 1)/t_{k+1}."""
     full = _check(A, y, lam, x0)
     if step is None:
         tolerance = 0.02
@@ -194,28 +192,30 @@ def _proximal_gradient(
     history: list[Tensor] = []
     result = x
     z = x
-    t = x.new_ones(len(x), *(1 for _ in axes)) if restart else 1.0
+    table = x.new_tensor(betas or [])
+    age = torch.zeros_like(rows)  # steps of each row since its last restart
 
     for k in range(1, max_steps + 1):
         old = x
         v = gradient_step(z, A.gram(z) - b, step=step)
         x = v - v.clamp(*box)
         if rtol > 0:
-            length = torch.linalg.vector_norm(x - z, dim=axes)
-            size = torch.linalg.vector_norm(x, dim=axes)
-            done = length <= rtol * size
-            relative = length / size.clamp(min=torch.finfo(x.dtype).tiny)
-            history.append(
-                relative.new_full(converged.shape, math.nan).index_copy(0, rows, relative)
-            )
-        if advance is None:
+            with torch.no_grad():
+                length = torch.linalg.vector_norm(x - z, dim=axes)
+                size = torch.linalg.vector_norm(x, dim=axes)
+                done = length <= rtol * size
+                relative = length / size.clamp(min=torch.finfo(x.dtype).tiny)
+                nothing = relative.new_full(converged.shape, math.nan)
+                history.append(nothing.index_copy(0, rows, relative))
+        if betas is None:
             z = x
         else:
+            moved, beta = x - old, betas[k - 1]
             if restart:
-                turned = ((z - x) * (x - old)).sum(axes, keepdim=True) > 0
-                t = torch.where(turned, 1.0, t)
-            t, before = advance(t), t
-            z = torch.lerp(old, x, 1 + (before - 1) / t)  # x + (t_k - 1)/t_{k+1} (x - old)
+                turned = torch.einsum("bi,bi->b", (z - x).flatten(1), moved.flatten(1)) > 0
+                age = torch.where(turned, 0, age)
+                beta, age = table[age].reshape(-1, *(1 for _ in axes)), age + 1
+            z = x + beta * moved
         leaving = rtol > 0 and bool(done.any())
         if leaving or callback is not None or k == max_steps:
             result = result.index_copy(0, rows, x)
@@ -224,9 +224,8 @@ def _proximal_gradient(
         if leaving:
             converged[rows] = done
             stay = ~done
-            rows, x, z, b = (u[stay] for u in (rows, x, z, b))
+            rows, age, x, z, b = (u[stay] for u in (rows, age, x, z, b))
             box = tuple(u[stay] for u in box) if own else box
-            t = t[stay] if restart else t
             if len(rows) == 0:
                 break
 

@@ -9,7 +9,16 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARY = ROOT / "tutorial_lib"
 MATHEMATICS = (
-    *("wavelets", "lifting", "thresholding", "prox", "operators", "solvers", "sparse_coding"),
+    *(
+        "filterbank",
+        "wavelets",
+        "lifting",
+        "thresholding",
+        "prox",
+        "operators",
+        "solvers",
+        "sparse_coding",
+    ),
     *("dictionary", "convolutional", "equilibrium"),
 )
 UPWARDS = {  # what a module of this kind must not import

@@ -7,30 +7,18 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal, NamedTuple
 
+import pywt
 import torch
 from jaxtyping import Bool, Float
 from scipy.fft import next_fast_len
 from scipy.linalg import eigvalsh_tridiagonal
 from torch import Tensor
-from torch.nn.functional import pad
 
+from .filterbank import FilterBank, Mode, Wavelet, filter_bank
 from .prox import _check_values
-from .wavelets import (
-    FilterBank,
-    Mode,
-    Wavelet,
-    _bank,
-    _bank_adjoint,
-    _decimated,
-    _Linear,
-    filter_bank,
-    ravel_coeffs,
-    wavedec,
-    wavedec2,
-)
+from .wavelets import ravel_coeffs, unravel_coeffs, wavedec, wavedec2, waverec, waverec2
 
 Apply = Callable[[Tensor], Tensor]
 
@@ -284,98 +272,30 @@ def wavelet_synthesis(
     shape = _shape(shape)
     if len(shape) > 2:
         raise ValueError(f"shape {shape}: (n,) or (h, w) is needed")
-    analysis = wavedec if len(shape) == 1 else wavedec2
-    _, layout = ravel_coeffs(analysis(torch.zeros(shape), wavelet, mode=mode, level=level))
+    analysis, synthesis = (wavedec, waverec) if len(shape) == 1 else (wavedec2, waverec2)
+    flat, layout = ravel_coeffs(analysis(torch.zeros(shape), wavelet, mode=mode, level=level))
     if mode == "periodization" and any(n % 2**level for n in shape):
         raise ValueError(
             f"shape {shape}: mode 'periodization' needs multiples of 2**level = {2**level}"
         )
 
-    bank, d = filter_bank(wavelet), len(shape)
-    taps = tuple(zip(bank.rec_lo.tolist(), bank.rec_hi.tolist(), strict=True))
-    border = mode if mode == "periodization" else "zero"  # the synthesis knows no other
-    make = _haar_level if len(taps) == 2 else _level
-    sizes = [*layout[2:], shape]  # of what each level, the coarsest first, puts together
-    levels = [make(m, size, taps, border) for m, size in zip(layout[1:], sizes, strict=True)]
-    lengths = [math.prod(layout[0]), *((2**d - 1) * math.prod(m) for m in layout[1:])]
+    # The transpose of a synthesis is the analysis with the same filters reversed; a synthesis
+    # cuts borders off, so that its transpose fills them with zeros, whatever the mode.
+    bank = filter_bank(wavelet)
+    mirror = (f.flip(0).tolist() for f in (bank.rec_lo, bank.rec_hi, bank.dec_lo, bank.dec_hi))
+    transposed = pywt.Wavelet("transposed", list(mirror))
+    edge = mode if mode == "periodization" else "zero"
 
-    def synthesis(flat: Tensor) -> Tensor:
-        x, *details = flat.split(lengths, dim=-1)
-        x = x.unflatten(-1, layout[0])
-        for (_, synthesise), bands in zip(levels, details, strict=True):
-            x = synthesise(x, bands)
-        return x
+    def forward(a: Tensor) -> Tensor:
+        return synthesis(unravel_coeffs(a, layout), wavelet, mode=mode, shape=shape)
 
-    def transpose(x: Tensor) -> Tensor:
-        parts: list[Tensor] = []
-        for analyse, _ in reversed(levels):
-            x, bands = analyse(x)
-            parts = [bands, *parts]
-        return torch.cat([x.flatten(-d), *parts], dim=-1)
+    def adjoint(x: Tensor) -> Tensor:
+        return ravel_coeffs(analysis(x, transposed, mode=edge, level=level))[0]
 
+    inverse = mode == "periodization" and _orthogonal(bank)
     return LinearOperator(
-        lambda a: _Linear.apply(a, synthesis, transpose),
-        lambda x: _Linear.apply(x, transpose, synthesis),
-        (sum(lengths),),
-        shape,
-        _same if mode == "periodization" and _orthogonal(bank) else None,
-        layout=layout,
+        forward, adjoint, tuple(flat.shape), shape, _same if inverse else None, layout=layout
     )
-
-
-Level = tuple[Callable[[Tensor], tuple[Tensor, Tensor]], Callable[[Tensor, Tensor], Tensor]]
-
-
-def _level(m: tuple[int, ...], size: tuple[int, ...], taps: tuple, border: str) -> Level:
-    """x of shape `size` -> its approximation of shape m and its details, flat; the transpose."""
-    d = len(size)
-    extra = 0 if border == "periodization" else 2 - len(taps)
-    whole = [2 * n + extra for n in m]  # what comes back, cut to `size`
-    axes = tuple(_decimated(n, len(taps), border) for n in whole)
-    cut = [p for n, k in zip(reversed(size), reversed(whole), strict=True) for p in (0, k - n)]
-    order = [0] if d == 1 else [1, 0, 2]  # the bank's bands v, h, d against PyWavelets' h, v, d
-
-    def analyse(x: Tensor) -> tuple[Tensor, Tensor]:
-        x, *bands = _bank(axes, taps, pad(x, cut) if any(cut) else x).unbind(-d - 1)
-        return x, torch.cat([bands[i].flatten(-d) for i in order], -1)
-
-    def synthesise(x: Tensor, details: Tensor) -> Tensor:
-        bands = details.unflatten(-1, (-1, *m)).unbind(-d - 1)
-        x = _bank_adjoint(axes, taps, torch.stack([x, *(bands[i] for i in order)], -d - 1))
-        return x[(..., *(slice(n) for n in size))]
-
-    return analyse, synthesise
-
-
-def _haar_level(m: tuple[int, ...], size: tuple[int, ...], taps: tuple, border: str) -> Level:
-    """`_level` for two taps: blocks of two samples an axis do not meet, so a small matrix does."""
-    d = len(size)
-    cut = [p for n, k in zip(reversed(size), reversed(m), strict=True) for p in (0, 2 * k - n)]
-    rows = torch.tensor(taps, dtype=torch.float64).mT  # (band, phase)
-    if d == 2:
-        rows = torch.kron(rows, rows)[[0, 2, 1, 3]]  # PyWavelets' order of bands
-
-    @lru_cache(maxsize=8)
-    def block(dtype: torch.dtype, device: torch.device) -> Tensor:
-        return rows.to(device, dtype)
-
-    def analyse(x: Tensor) -> tuple[Tensor, Tensor]:
-        x = pad(x, cut) if any(cut) else x
-        for dim in (-1, -3)[:d]:
-            x = x.unflatten(dim, (-1, 2))
-        x = x.movedim(-1, -2) if d == 1 else x.movedim((-3, -1), (-4, -3))
-        x = block(x.dtype, x.device) @ x.reshape(*x.shape[: -2 * d], 2**d, -1)
-        return x[..., 0, :].unflatten(-1, m), x[..., 1:, :].flatten(-2)
-
-    def synthesise(x: Tensor, details: Tensor) -> Tensor:
-        bands = torch.cat([x.flatten(-d), details], -1).unflatten(-1, (2**d, -1))
-        x = block(x.dtype, x.device).mT @ bands
-        even, odd = x.unflatten(-1, m).unflatten(-d - 1, (2,) * d).unbind(-d - 1)
-        x = torch.view_as_real(torch.complex(even, odd)).flatten(-2)  # a quick interleave
-        x = x if d == 1 else x.movedim(-3, -2).flatten(-3, -2)
-        return x[(..., *(slice(n) for n in size))] if any(cut) else x
-
-    return analyse, synthesise
 
 
 class Norm(NamedTuple):

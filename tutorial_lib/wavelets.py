@@ -1,38 +1,50 @@
-"""Wavelet filter banks: analysis, synthesis and their adjoints over any number of trailing axes.
+"""Wavelet transforms in one and two dimensions, decimated and undecimated, with PyWavelets' names.
 
-Everything here is one linear map and its transpose. `_bank` extends each axis across its border,
-correlates with the two filters and keeps every second sample; `_bank_adjoint` runs the same steps
-transposed and backwards. The forward transform is `_bank` with the decomposition filters, the
-inverse is `_bank_adjoint` with the reconstruction filters, and the backward of each is the other
-function of its own pair: exact for every mode, and it has nothing to save.
-
-Conventions (filters, band order, sizes, names) are those of PyWavelets.
+Filters, band order, sizes and borders are those of PyWavelets, and so are the results. All
+transforms are differentiable, batched over leading axes, and run where their input lives.
 """
 
-import difflib
 import math
-from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
-from typing import Literal, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import pywt
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-Mode = Literal["zero", "symmetric", "reflect", "periodic", "periodization"]
-MODES: tuple[str, ...] = ("zero", "symmetric", "reflect", "periodic", "periodization")
-Wavelet = str | pywt.Wavelet
-SLAB = 2**19  # numbers worked on at a time on a CPU: 2 MB of float32
+from .filterbank import (
+    MODES,
+    FilterBank,
+    Mode,
+    Wavelet,
+    analyse,
+    decimated,
+    filter_bank,
+    gains,
+    stationary,
+    synthesise,
+)
 
-
-class FilterBank(NamedTuple):
-    """The four filters of a two-channel filter bank, each a float64 tensor of shape (taps,)."""
-
-    dec_lo: Tensor
-    dec_hi: Tensor
-    rec_lo: Tensor
-    rec_hi: Tensor
+__all__ = [
+    "Details",
+    "FilterBank",
+    "MODES",
+    "dwt",
+    "filter_bank",
+    "idwt",
+    "iswt",
+    "iswt2",
+    "max_level",
+    "ravel_coeffs",
+    "swt",
+    "swt2",
+    "unravel_coeffs",
+    "wavedec",
+    "wavedec2",
+    "waverec",
+    "waverec2",
+]
 
 
 class Details(NamedTuple):
@@ -43,31 +55,6 @@ class Details(NamedTuple):
     diagonal: Tensor
 
 
-def filter_bank(wavelet: Wavelet) -> FilterBank:
-    """The filters of a discrete wavelet, as PyWavelets tabulates them.
-
-    Args:
-        wavelet: a name of `pywt.wavelist(kind="discrete")`, or a `pywt.Wavelet`.
-
-    Raises:
-        ValueError: if the name is not that of a discrete wavelet.
-
-    >>> filter_bank("haar").dec_hi.tolist() == [-(0.5**0.5), 0.5**0.5]
-    True
-    """
-    if not isinstance(wavelet, pywt.Wavelet):
-        if wavelet not in _names():
-            close = difflib.get_close_matches(str(wavelet), _names(), n=3)
-            raise ValueError(
-                f"unknown wavelet {wavelet!r}"
-                + (f" (did you mean {', '.join(close)}?)" if close else "")
-                + ": allowed are the names of pywt.wavelist(kind='discrete'): "
-                + "haar, db1-db38, sym2-sym20, coif1-coif17, bior1.1-6.8, rbio1.1-6.8, dmey"
-            )
-        wavelet = pywt.Wavelet(wavelet)
-    return FilterBank(*(torch.tensor(taps, dtype=torch.float64) for taps in wavelet.filter_bank))
-
-
 def max_level(size: int, wavelet: Wavelet) -> int:
     """The largest level at which one coefficient still does not see only the border.
 
@@ -76,8 +63,7 @@ def max_level(size: int, wavelet: Wavelet) -> int:
     >>> max_level(256, "haar"), max_level(256, "db8")
     (8, 4)
     """
-    taps = len(filter_bank(wavelet).dec_lo)
-    return pywt.dwt_max_level(size, taps)
+    return pywt.dwt_max_level(size, len(gains(wavelet)[0]))
 
 
 # One level ---------------------------------------------------------------------------------------
@@ -112,9 +98,9 @@ def dwt(
     tensor([[ 2.,  8.],
             [-1., -3.]])
     """
-    bank = filter_bank(wavelet)
+    taps, _ = gains(wavelet)
     _check(x, mode, ndim)
-    return _analysis(x, bank, mode, ndim)
+    return analyse(x, _axes(x, ndim, taps, mode), taps)
 
 
 def idwt(
@@ -143,13 +129,13 @@ def idwt(
     >>> torch.allclose(idwt(dwt(x, "db4"), "db4", shape=(17,)), x)
     True
     """
-    bank = filter_bank(wavelet)
     _check(bands, mode, ndim + 1)
     if bands.shape[-ndim - 1] != 2**ndim:
         raise ValueError(
             f"bands of shape {tuple(bands.shape)}: axis {-ndim - 1} must hold 2**{ndim} bands"
         )
-    return _synthesis(bands, bank, mode, ndim, shape)
+    x = _synthesis(bands, wavelet, mode, ndim)
+    return x if shape is None else _crop(x, shape, ndim)
 
 
 # Many levels -------------------------------------------------------------------------------------
@@ -312,213 +298,12 @@ def unravel_coeffs(flat: Float[Tensor, "*batch n"], layout: tuple) -> list:
     return coeffs
 
 
-# The linear map and its adjoint ------------------------------------------------------------------
-
-
-class _Linear(torch.autograd.Function):
-    """A linear map given with its adjoint; each is the other's derivative, and nothing is saved."""
-
-    @staticmethod
-    def forward(x: Tensor, forward: Callable, adjoint: Callable) -> Tensor:
-        return forward(x)
-
-    @staticmethod
-    def setup_context(ctx, inputs, output) -> None:
-        _, ctx.map, ctx.adjoint = inputs
-
-    @staticmethod
-    def backward(ctx, grad):
-        return _Linear.apply(grad, ctx.adjoint, ctx.map), None, None
-
-    @staticmethod
-    def jvp(ctx, tangent, *_):
-        return _Linear.apply(tangent, ctx.map, ctx.adjoint)
-
-
-class _Axis(NamedTuple):
-    """How one axis of n samples is filtered: extended, then `count` outputs `stride` apart."""
-
-    n: int
-    left: int
-    right: int
-    mode: str
-    count: int
-    stride: int
-    dilation: int
-
-
-def _decimated(n: int, taps: int, mode: str) -> _Axis:
-    if mode == "periodization":
-        left, count = taps // 2 - 1, (n + 1) // 2
-    else:
-        left, count = taps - 2, (n + taps - 1) // 2
-    return _Axis(n, left, 2 * count + taps - 2 - left - n, mode, count, 2, 1)
-
-
-def _stationary(n: int, taps: int, dilation: int) -> _Axis:
-    left = (taps // 2 - 1) * dilation
-    return _Axis(n, left, (taps - 1) * dilation - left, "periodic", n, 1, dilation)
-
-
-def _analysis(x: Tensor, bank: FilterBank, mode: str, ndim: int) -> Tensor:
-    taps = bank.dec_lo.numel()
-    axes = tuple(_decimated(n, taps, mode) for n in x.shape[-ndim:])
-    return _filter(x, axes, bank.dec_lo.flip(0), bank.dec_hi.flip(0))
-
-
-def _synthesis(
-    bands: Tensor, bank: FilterBank, mode: str, ndim: int, shape: Sequence[int] | None
-) -> Tensor:
-    taps = bank.rec_lo.numel()
-    mode = "periodization" if mode == "periodization" else "zero"
-    lengths = [2 * m if mode == "periodization" else 2 * m - taps + 2 for m in bands.shape[-ndim:]]
-    if min(lengths) < 1:
-        raise ValueError(f"bands of shape {tuple(bands.shape)} are too short for {taps} taps")
-    axes = tuple(_decimated(n, taps, mode) for n in lengths)
-    x = _filter_adjoint(bands, axes, bank.rec_lo, bank.rec_hi)
-    return x if shape is None else _crop(x, shape, ndim)
-
-
-def _filter(x: Tensor, axes: tuple[_Axis, ...], lo: Tensor, hi: Tensor) -> Tensor:
-    taps = tuple(zip(lo.tolist(), hi.tolist(), strict=True))
-    return _Linear.apply(x, partial(_bank, axes, taps), partial(_bank_adjoint, axes, taps))
-
-
-def _filter_adjoint(bands: Tensor, axes: tuple[_Axis, ...], lo: Tensor, hi: Tensor) -> Tensor:
-    taps = tuple(zip(lo.tolist(), hi.tolist(), strict=True))
-    return _Linear.apply(bands, partial(_bank_adjoint, axes, taps), partial(_bank, axes, taps))
-
-
-def _bank(axes: tuple[_Axis, ...], taps: tuple, x: Tensor) -> Tensor:
-    """(*batch, n_1, ..., n_d) -> (*batch, 2**d, m_1, ..., m_d)."""
-    d = len(axes)
-    if _is_large(x, d):
-        return in_slabs(partial(_bank, axes, taps), x, ndim=d)
-    x = x.unsqueeze(-d - 1)
-    for dim, axis in zip(range(-d, 0), axes, strict=True):
-        phases = _phases(_extend(x, dim, axis), dim, axis.stride)
-        size = list(x.shape)
-        size[dim] = axis.count
-        out = x.new_empty([*size[:-d], 2, *size[-d:]])
-        for k, gains in enumerate(taps):
-            at, phase = divmod(k * axis.dilation, axis.stride)
-            window = phases[phase].narrow(dim, at, axis.count)
-            for band, gain in zip(out.unbind(-d - 1), gains, strict=True):
-                if k == 0:
-                    torch.mul(window, gain, out=band)
-                elif gain:
-                    band.add_(window, alpha=gain)
-        x = out.flatten(-d - 2, -d - 1)
-    return x
-
-
-def _bank_adjoint(axes: tuple[_Axis, ...], taps: tuple, bands: Tensor) -> Tensor:
-    """(*batch, 2**d, m_1, ..., m_d) -> (*batch, n_1, ..., n_d): the transpose of `_bank`."""
-    d = len(axes)
-    if _is_large(bands, d + 1):
-        return in_slabs(partial(_bank_adjoint, axes, taps), bands, ndim=d + 1)
-    for dim, axis in zip(range(-1, -d - 1, -1), reversed(axes), strict=True):
-        pair = bands.unflatten(-d - 1, (-1, 2)).unbind(-d - 1)
-        size = list(pair[0].shape)
-        size[dim] = (axis.left + axis.n + axis.right) // axis.stride
-        phases = [bands.new_empty(size) for _ in range(axis.stride)]
-        for k, gains in enumerate(taps):
-            at, phase = divmod(k * axis.dilation, axis.stride)
-            window = phases[phase].narrow(dim, at, axis.count)
-            for i, (band, gain) in enumerate(zip(pair, gains, strict=True)):
-                if k < axis.stride and i == 0:
-                    torch.mul(band, gain, out=window)
-                    phases[phase].narrow(dim, axis.count, size[dim] - axis.count).zero_()
-                elif gain:
-                    window.add_(band, alpha=gain)
-        extended = _interleave(phases, dim)
-        bands = _extend_adjoint(extended, dim, axis)
-    return bands.squeeze(-d - 1)
-
-
-def _is_large(x: Tensor, ndim: int) -> bool:
-    return x.device.type == "cpu" and x.numel() > max(SLAB, x.shape[-ndim:].numel())
-
-
-def in_slabs(function: Callable[[Tensor], Tensor], x: Tensor, *, ndim: int) -> Tensor:
-    """`function` over leading axes of x, a few elements at a time so that they stay in the cache.
-
-    On a large CPU batch this halves the time of a transform; the result is the same.
-    """
-    elements = max(1, SLAB // x.shape[-ndim:].numel())
-    parts = [function(part) for part in x.flatten(0, -ndim - 1).split(elements)]
-    return torch.cat(parts).unflatten(0, x.shape[:-ndim])
-
-
-def _phases(x: Tensor, dim: int, stride: int) -> list[Tensor]:
-    """The polyphase components x[p::stride] along `dim`; contiguous where that pays."""
-    parts = x.unflatten(dim, (-1, stride)).unbind(dim)
-    return [p.contiguous() for p in parts] if dim == -1 else list(parts)
-
-
-def _interleave(phases: list[Tensor], dim: int) -> Tensor:
-    """Inverse of `_phases`."""
-    if len(phases) == 2 and dim == -1 and phases[0].dtype in (torch.float32, torch.float64):
-        return torch.view_as_real(torch.complex(*phases)).flatten(-2)  # 8 x faster than to stack
-    return torch.stack(phases, dim).flatten(dim - 1, dim)
-
-
-def _extend(x: Tensor, dim: int, axis: _Axis) -> Tensor:
-    """`left` and `right` more samples on either side, read from x as the mode says."""
-    if axis.left == axis.right == 0:
-        return x
-    left, right = _border(axis, x.device)
-    if left is None:
-        size = list(x.shape)
-        size[dim] = axis.left + axis.n + axis.right
-        out = x.new_zeros(size)
-        out.narrow(dim, axis.left, axis.n).copy_(x)
-        return out
-    return torch.cat([x.index_select(dim, left), x, x.index_select(dim, right)], dim)
-
-
-def _extend_adjoint(x: Tensor, dim: int, axis: _Axis) -> Tensor:
-    """What the extension copied outwards is added back to where it was read."""
-    if axis.left == axis.right == 0:
-        return x
-    left, right = _border(axis, x.device)
-    inner = x.narrow(dim, axis.left, axis.n)
-    if left is None:
-        return inner.contiguous()
-    inner.index_add_(dim, left, x.narrow(dim, 0, axis.left).clone())
-    inner.index_add_(dim, right, x.narrow(dim, axis.left + axis.n, axis.right).clone())
-    return inner.contiguous()
-
-
-@lru_cache(maxsize=4096)
-def _border(axis: _Axis, device: torch.device) -> tuple[Tensor | None, Tensor | None]:
-    """Which sample each position left and right of the signal repeats; None where it is zero."""
-    n = axis.n
-    if axis.mode == "zero":
-        return None, None
-    if axis.mode == "reflect" and n == 1:
-        raise ValueError("mode 'reflect' needs at least 2 samples along each axis, got 1")
-    at = torch.cat([torch.arange(-axis.left, 0), torch.arange(n, n + axis.right)])
-    if axis.mode == "symmetric":
-        at = at % (2 * n)
-        at = torch.minimum(at, 2 * n - 1 - at)
-    elif axis.mode == "reflect":
-        at = at % (2 * n - 2)
-        at = torch.minimum(at, 2 * n - 2 - at)
-    elif axis.mode == "periodic":
-        at = at % n
-    else:  # an odd size is made even by repeating the last sample
-        at = (at % (n + n % 2)).clamp(max=n - 1)
-    left, right = at.to(device).split([axis.left, axis.right])
-    return left, right
-
-
 # Levels, for any number of axes ------------------------------------------------------------------
 
 
 def _wavedec(x: Tensor, wavelet: Wavelet, mode: str, level: int | None, ndim: int) -> list:
     """[approximation, (bands 1 .. 2**ndim - 1)_level, ..., (...)_1]."""
-    bank = filter_bank(wavelet)
+    taps, _ = gains(wavelet)
     _check(x, mode, ndim)
     if level is None:
         level = min(max_level(n, wavelet) for n in x.shape[-ndim:])
@@ -526,7 +311,7 @@ def _wavedec(x: Tensor, wavelet: Wavelet, mode: str, level: int | None, ndim: in
         _check_level(level)
     coeffs = []
     for _ in range(level):
-        x, *details = _analysis(x, bank, mode, ndim).unbind(-ndim - 1)
+        x, *details = analyse(x, _axes(x, ndim, taps, mode), taps).unbind(-ndim - 1)
         coeffs.append(tuple(details))
     return [x, *reversed(coeffs)]
 
@@ -534,7 +319,6 @@ def _wavedec(x: Tensor, wavelet: Wavelet, mode: str, level: int | None, ndim: in
 def _waverec(
     coeffs: Sequence, wavelet: Wavelet, mode: str, shape: Sequence[int] | None, ndim: int
 ) -> Tensor:
-    bank = filter_bank(wavelet)
     x = coeffs[0]
     _check(x, mode, ndim)
     for details in coeffs[1:]:
@@ -545,32 +329,45 @@ def _waverec(
                 f"of shape {tuple(x.shape)}: were they made with this wavelet and mode?"
             )
         x = torch.stack([_crop(x, size, ndim), *details], dim=-ndim - 1)
-        x = _synthesis(x, bank, mode, ndim, None)
+        x = _synthesis(x, wavelet, mode, ndim)
     return x if shape is None else _crop(x, shape, ndim)
 
 
 def _swt(x: Tensor, wavelet: Wavelet, level: int, ndim: int) -> list:
-    bank = filter_bank(wavelet)
+    taps, _ = gains(wavelet)
     _check(x, "periodic", ndim)
     _check_level(level)
     coeffs = []
     for j in range(level):
-        axes = tuple(_stationary(n, bank.dec_lo.numel(), 2**j) for n in x.shape[-ndim:])
-        bands = _filter(x, axes, bank.dec_lo.flip(0), bank.dec_hi.flip(0))
-        x, *details = bands.unbind(-ndim - 1)
+        axes = tuple(stationary(n, len(taps), 2**j) for n in x.shape[-ndim:])
+        x, *details = analyse(x, axes, taps).unbind(-ndim - 1)
         coeffs.append(tuple(details))
     return [x, *reversed(coeffs)]
 
 
 def _iswt(coeffs: Sequence, wavelet: Wavelet, ndim: int) -> Tensor:
-    bank = filter_bank(wavelet)
+    taps = tuple((lo / 2, hi / 2) for lo, hi in gains(wavelet)[1])
     x = coeffs[0]
     _check(x, "periodic", ndim)
     for j, details in reversed(list(enumerate(reversed(coeffs[1:])))):
-        axes = tuple(_stationary(n, bank.rec_lo.numel(), 2**j) for n in x.shape[-ndim:])
-        bands = torch.stack([x, *details], dim=-ndim - 1)
-        x = _filter_adjoint(bands, axes, bank.rec_lo / 2, bank.rec_hi / 2)
+        axes = tuple(stationary(n, len(taps), 2**j) for n in x.shape[-ndim:])
+        x = synthesise(torch.stack([x, *details], dim=-ndim - 1), axes, taps)
     return x
+
+
+def _axes(x: Tensor, ndim: int, taps: tuple, mode: str) -> tuple:
+    return tuple(decimated(n, len(taps), mode) for n in x.shape[-ndim:])
+
+
+def _synthesis(bands: Tensor, wavelet: Wavelet, mode: str, ndim: int) -> Tensor:
+    """One level back, not yet cropped: only periodization wraps, other borders are cut off."""
+    _, taps = gains(wavelet)
+    wraps = mode == "periodization"
+    lengths = [2 * m if wraps else 2 * m - len(taps) + 2 for m in bands.shape[-ndim:]]
+    if min(lengths) < 1:
+        raise ValueError(f"bands of shape {tuple(bands.shape)} are too short for {len(taps)} taps")
+    edge = "periodization" if wraps else "zero"
+    return synthesise(bands, tuple(decimated(n, len(taps), edge) for n in lengths), taps)
 
 
 def _crop(x: Tensor, shape: Sequence[int], ndim: int) -> Tensor:
@@ -604,8 +401,3 @@ def _check(x: Tensor, mode: str, ndim: int) -> None:
 def _check_level(level: int) -> None:
     if not isinstance(level, int) or level < 1:
         raise ValueError(f"level = {level!r}: a whole number of at least 1 is needed")
-
-
-@lru_cache(maxsize=1)
-def _names() -> tuple[str, ...]:
-    return tuple(pywt.wavelist(kind="discrete"))

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .filterbank import MODES
 from .wavelets import (
     Details,
     Mode,
@@ -190,7 +191,7 @@ def denoise_wavelet(
     sigma: float | Tensor | None = None,
     wavelet: Wavelet = "sym8",
     level: int = 4,
-    threshold: Rule | float = "bayes",
+    threshold: Rule | float | int = "bayes",
     shrink: Shrink = "soft",
     transform: Transform = "decimated",
     mode: Mode = "symmetric",
@@ -226,6 +227,8 @@ def denoise_wavelet(
         raise ValueError(
             f"unknown transform {transform!r}: allowed are decimated, undecimated, cycle-spun"
         )
+    if mode not in MODES:
+        raise ValueError(f"unknown mode {mode!r}: allowed are {', '.join(MODES)}")
     if transform == "decimated":
         coeffs = wavedec2(x, wavelet, mode=mode, level=level)
         if sigma is None:
@@ -303,8 +306,9 @@ def _mad(band: Tensor) -> Tensor:
         return d.masked_fill(d == 0, torch.nan).nanmedian(-1).values.nan_to_num(0.0) / MAD
     medians = []  # NumPy's vectorised selection is several times faster than torch's median
     for row in d.reshape(-1, d.shape[-1]).numpy():
-        middle = (row.size + np.count_nonzero(row == 0) - 1) // 2
-        medians.append(np.partition(row, middle)[middle])
+        n = row.size + np.count_nonzero(row == 0)
+        middle = [(n - 1) // 2, min(n // 2, row.size - 1)]
+        medians.append(np.partition(row, middle)[middle].mean())
     return d.new_tensor(np.array(medians)).view(d.shape[:-1]) / MAD
 
 

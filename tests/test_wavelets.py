@@ -3,6 +3,8 @@
 import importlib.util
 import itertools
 import math
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +13,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tutorial_lib import wavelets
+import tutorial_lib
+from tutorial_lib import filterbank
 from tutorial_lib.wavelets import (
     MODES,
-    SLAB,
     Details,
     dwt,
     filter_bank,
@@ -423,9 +425,9 @@ def test_large_batches_go_in_slabs(monkeypatch):
     c = normal(*whole.shape, dtype=torch.float32)
     gradient = transposed(lambda x: ravel_coeffs(wavedec2(x, "db4", level=2))[0], x.clone(), c)
     back = waverec2(unravel_coeffs(whole, layout), "db4")
-    assert x.numel() < SLAB
+    assert x.numel() < filterbank.SLAB
     for slab in (1, 32 * 24, 5 * 32 * 24):
-        monkeypatch.setattr(wavelets, "SLAB", slab)
+        monkeypatch.setattr(filterbank, "SLAB", slab)
         parts = ravel_coeffs(wavedec2(x, "db4", level=2))[0]
         torch.testing.assert_close(parts, whole, atol=1e-6, rtol=0)
         parts = waverec2(unravel_coeffs(whole, layout), "db4")
@@ -436,7 +438,7 @@ def test_large_batches_go_in_slabs(monkeypatch):
 
 def test_a_batch_larger_than_a_slab():
     x = normal(5, 9, 128, 128, dtype=torch.float32)
-    assert x.numel() > SLAB
+    assert x.numel() > filterbank.SLAB
     bands = dwt(x, "db2", ndim=2)
     torch.testing.assert_close(bands[4, 8], dwt(x[4, 8], "db2", ndim=2), atol=1e-6, rtol=0)
     torch.testing.assert_close(idwt(bands, "db2", ndim=2), x, atol=1e-5, rtol=0)
@@ -471,11 +473,14 @@ def test_ravel_round_trip():
 
 
 def plain():
-    """The module as a user runs it: without the run-time checks of annotations."""
-    spec = importlib.util.spec_from_file_location("plain_wavelets", wavelets.__file__)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """The module as a user runs it: another copy, whose annotations nothing checks."""
+    path = Path(tutorial_lib.__file__)
+    spec = importlib.util.spec_from_file_location(
+        "plain_lib", path, submodule_search_locations=[str(path.parent)]
+    )
+    sys.modules["plain_lib"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules["plain_lib"])
+    return importlib.import_module("plain_lib.wavelets")
 
 
 P = plain()

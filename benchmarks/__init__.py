@@ -1,0 +1,1 @@
+"""Comparisons with what one would take instead: `python -m benchmarks [job ...]`."""

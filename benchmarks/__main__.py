@@ -3,11 +3,14 @@
 import argparse
 import importlib
 import json
+import os
 import time
 from functools import partial
 from pathlib import Path
 
-from . import runner
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # a busy machine: threads wait, not spin
+
+from . import runner  # torch, imported there, reads the variable
 
 JOBS = ("dwt", "shrinkage", "deconvolution")
 

@@ -202,7 +202,7 @@ def surroundings() -> dict:
         "platform": platform.platform(),
         "cores": os.cpu_count(),
         "load": os.getloadavg(),
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
+        **{name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY")},
     }
 
 

@@ -10,6 +10,9 @@ BIN := .venv/bin
 ENV := .venv/.installed
 endif
 
+# Everything runs on one thread: on a busy machine two wait for each other, and a chapter of half a
+# minute took five.
+
 # The book is built again when one of these is newer, or for another profile, or with other data.
 SOURCES := _config.yml _toc.yml constraints.txt $(wildcard notebooks/*.ipynb) $(shell find book \
     tutorial_lib -type f ! -path '*/__pycache__/*' ! -path 'book/chapters/*')
@@ -39,7 +42,7 @@ book: notebooks
 $(BUILT): $(ENV) $(SOURCES)
 	@echo "== Building the book: every chapter is run (profile $(PROFILE))"
 	@rm -rf _build
-	TUTORIAL_PROFILE=$(PROFILE) TUTORIAL_STATIC=1 TUTORIAL_REQUIRE_WEIGHTS=1 \
+	OMP_NUM_THREADS=1 TUTORIAL_PROFILE=$(PROFILE) TUTORIAL_STATIC=1 TUTORIAL_REQUIRE_WEIGHTS=1 \
 	    $(BIN)/jupyter-book build . -W -n --keep-going
 	@touch $@
 

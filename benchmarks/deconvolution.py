@@ -13,10 +13,9 @@ from tutorial_lib.solvers import fista, lasso_objective
 from . import runner
 from .runner import Case, Entry
 
-LAMBDA, LEVEL = 2e-4, 4
 GAPS, LIMIT = (1e-2, 1e-4, 1e-6), 400  # steps
 OBJECTIVE = 3.1764  # after 50 steps of FISTA from zero
-SHAPE, COARSE = (256, 256), 16
+LAMBDA, LEVEL, SHAPE, COARSE = 2e-4, 4, (256, 256), 16
 KERNEL = gaussian_kernel(2.0, size=17)
 BLUR = blur(KERNEL.float(), SHAPE, boundary="padded")
 SYNTHESIS = wavelet_synthesis(SHAPE, wavelet="haar", level=LEVEL)
@@ -32,8 +31,7 @@ def objective(a):
 
 
 @lru_cache
-def best():
-    """The best known objective."""
+def best():  # the best known objective
     return objective(fista(*EXACT, WEIGHT.double(), step=1.0, max_steps=2500, rtol=0).value)
 
 
@@ -94,7 +92,7 @@ def cases():
 
     def case(title, prepare, makers, **options):
         entries = {name: partial(prepare, *make) for name, make in makers.items()}
-        title = f"{title}, camera 256x256, Gaussian blur 2, Haar 4 levels, lambda 2e-4"
+        title += ", camera 256x256, Gaussian blur 2, Haar 4 levels, lambda 2e-4"
         return Case(title, entries, "pyproximal", 0.35, **options)
 
     first = case("50 FISTA steps", fixed, both | plain, peak=True)

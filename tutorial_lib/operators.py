@@ -219,9 +219,8 @@ def blur(
     dims = tuple(range(-len(shape), 0))
     grid = shape
     if boundary == "padded":  # what leaves on either side must land on zeros
-        grid = tuple(
-            next_fast_len(n + k // 2, real=True) for n, k in zip(shape, sizes, strict=True)
-        )
+        needed = (n + k // 2 for n, k in zip(shape, sizes, strict=True))
+        grid = tuple(8 * next_fast_len(-(-m // 8), real=True) for m in needed)  # 8: a SIMD register
     padded = kernel.new_zeros(grid)
     padded[tuple(slice(k) for k in sizes)] = kernel
     spectrum = torch.fft.rfftn(padded.roll([-(k // 2) for k in sizes], dims), dim=dims)

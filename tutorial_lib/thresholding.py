@@ -6,6 +6,8 @@ leaves n white at the same sigma in every band, while a photograph gathers in fe
 
 import itertools
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -29,6 +31,7 @@ Rule = Literal["visu", "sure", "bayes"]
 Shrink = Literal["soft", "hard", "firm"]
 Transform = Literal["decimated", "undecimated", "cycle-spun"]
 MAD = 0.6744897501960817  # median of |n| for n standard normal
+GROUP = 2**21  # numbers denoised at a time on a CPU: 8 MB of float32
 
 # Shrinkage functions -----------------------------------------------------------------------------
 
@@ -229,6 +232,10 @@ def denoise_wavelet(
         )
     if mode not in MODES:
         raise ValueError(f"unknown mode {mode!r}: allowed are {', '.join(MODES)}")
+    if x.device.type == "cpu" and x.numel() > max(GROUP, x.shape[-2:].numel()):
+        options = {"threshold": threshold, "shrink": shrink, "transform": transform, "mode": mode}
+        denoise = partial(denoise_wavelet, wavelet=wavelet, level=level, **options)
+        return _in_groups(denoise, x, sigma)
     if transform == "decimated":
         coeffs = wavedec2(x, wavelet, mode=mode, level=level)
         if sigma is None:
@@ -258,6 +265,20 @@ def denoise_wavelet(
         coeffs = wavedec2(x.roll(shift, (-2, -1)), wavelet, mode="periodization", level=level)
         total += waverec2(shrunk(coeffs), wavelet, mode="periodization").roll(back, (-2, -1))
     return total / 4**level
+
+
+def _in_groups(denoise: Callable[..., Tensor], x: Tensor, sigma: float | Tensor | None) -> Tensor:
+    """A long CPU batch, a few images at a time.
+
+    The system maps and unmaps tensors above 32 MB again and again: a fifth of the time.
+    """
+    count = max(1, GROUP // x.shape[-2:].numel())
+    groups = x.flatten(0, -3).split(count)
+    levels = [sigma] * len(groups)
+    if isinstance(sigma, Tensor):
+        levels = sigma.expand(x.shape[:-2]).flatten().split(count)
+    parts = [denoise(g, sigma=s) for g, s in zip(groups, levels, strict=True)]
+    return torch.cat(parts).unflatten(0, x.shape[:-2])
 
 
 def _shrink_details(

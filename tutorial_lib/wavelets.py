@@ -328,8 +328,7 @@ def _waverec(
                 f"detail bands of shape {tuple(details[0].shape)} do not follow an approximation "
                 f"of shape {tuple(x.shape)}: were they made with this wavelet and mode?"
             )
-        x = torch.stack([_crop(x, size, ndim), *details], dim=-ndim - 1)
-        x = _synthesis(x, wavelet, mode, ndim)
+        x = _synthesis(_stack(_crop(x, size, ndim), details, ndim), wavelet, mode, ndim)
     return x if shape is None else _crop(x, shape, ndim)
 
 
@@ -351,8 +350,21 @@ def _iswt(coeffs: Sequence, wavelet: Wavelet, ndim: int) -> Tensor:
     _check(x, "periodic", ndim)
     for j, details in reversed(list(enumerate(reversed(coeffs[1:])))):
         axes = tuple(stationary(n, len(taps), 2**j) for n in x.shape[-ndim:])
-        x = synthesise(torch.stack([x, *details], dim=-ndim - 1), axes, taps)
+        x = synthesise(_stack(x, details, ndim), axes, taps)
     return x
+
+
+def _stack(x: Tensor, details: Sequence[Tensor], ndim: int) -> Tensor:
+    """The approximation and the details of one level as one tensor of bands."""
+    if any((d.shape, d.dtype) != (x.shape, x.dtype) for d in details):
+        raise ValueError(
+            "the bands of one level must be of one shape and dtype, got "
+            + ", ".join(f"{tuple(d.shape)} {d.dtype}" for d in (x, *details))
+        )
+    bands = torch.stack([x, *details], dim=-ndim - 1)
+    if bands.sum().isnan() and bands.isnan().any():
+        raise ValueError(f"coefficients of shape {tuple(x.shape)} contain NaN")
+    return bands
 
 
 def _axes(x: Tensor, ndim: int, taps: tuple, mode: str) -> tuple:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pooch
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 
 class DataSet(NamedTuple):

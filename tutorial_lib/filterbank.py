@@ -6,7 +6,7 @@ the other one with the same filters: exact for every border, and it has nothing 
 """
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from typing import Literal, NamedTuple
 
@@ -75,6 +75,7 @@ class Axis(NamedTuple):
     dilation: int
 
 
+@lru_cache(maxsize=4096)
 def decimated(n: int, taps: int, mode: str) -> Axis:
     """n samples to floor((n + taps - 1) / 2), or ceil(n / 2) for periodization."""
     if mode == "periodization":
@@ -84,6 +85,7 @@ def decimated(n: int, taps: int, mode: str) -> Axis:
     return Axis(n, left, 2 * count + taps - 2 - left - n, mode, count, 2, 1)
 
 
+@lru_cache(maxsize=4096)
 def stationary(n: int, taps: int, dilation: int) -> Axis:
     """n samples on a circle to n, with taps `dilation` apart."""
     left = (taps // 2 - 1) * dilation
@@ -185,30 +187,25 @@ def _block_matrix(taps: Taps, d: int, dtype: torch.dtype, device: torch.device) 
 
 def _blocks(x: Tensor, taps: Taps, d: int) -> Tensor:
     """`_bank` as one small matrix product, several times faster than axis by axis."""
-    halves = [n // 2 for n in x.shape[-d:]]
-    for dim in range(-1, -2 * d, -2):
-        x = x.unflatten(dim, (-1, 2))
+    lead, halves = x.shape[:-d], [n // 2 for n in x.shape[-d:]]
+    x = x.reshape(*lead, *(size for m in halves for size in (m, 2)))
     x = x.movedim(tuple(range(1 - 2 * d, 0, 2)), tuple(range(-2 * d, -d)))  # phases first
-    x = x.reshape(*x.shape[: -2 * d], 2**d, -1)
-    return (_block_matrix(taps, d, x.dtype, x.device) @ x).unflatten(-1, halves)
+    x = _block_matrix(taps, d, x.dtype, x.device) @ x.reshape(*lead, 2**d, -1)
+    return x.view(*lead, 2**d, *halves)
 
 
 def _unblocks(bands: Tensor, taps: Taps, d: int) -> Tensor:
     """The transpose of `_blocks`."""
+    lead, halves = bands.shape[: -d - 1], bands.shape[-d:]
     x = _block_matrix(taps, d, bands.dtype, bands.device).mT @ bands.flatten(-d)
-    even, odd = x.unflatten(-1, bands.shape[-d:]).unflatten(-d - 1, (-1, 2)).unbind(-d - 1)
-    x = _interleave([even, odd], -1)  # the last axis is whole; the other phases are still first
-    if d == 1:
-        return x.squeeze(-2)
-    x = x.unflatten(-d - 1, (2,) * (d - 1))
-    x = x.movedim(tuple(range(1 - 2 * d, -d)), tuple(range(2 - 2 * d, 0, 2)))
-    for dim in range(-2, -d - 1, -1):
-        x = x.flatten(dim - 1, dim)
-    return x
+    x = _interleave(x.view(*lead, -1, 2, *halves).unbind(-d - 1), -1)  # the last axis is whole
+    x = x.view(*lead, *(2,) * (d - 1), *halves[:-1], -1)
+    x = x.movedim(tuple(range(1 - 2 * d, -d)), tuple(range(2 - 2 * d, -1, 2)))
+    return x.reshape(*lead, *(2 * m for m in halves))
 
 
 def _is_large(x: Tensor, ndim: int) -> bool:
-    return x.device.type == "cpu" and x.numel() > max(SLAB, x.shape[-ndim:].numel())
+    return x.numel() > SLAB and x.device.type == "cpu" and x.numel() > x.shape[-ndim:].numel()
 
 
 def _in_slabs(function: Callable[[Tensor], Tensor], x: Tensor, *, ndim: int) -> Tensor:
@@ -227,11 +224,11 @@ def _phases(x: Tensor, dim: int, stride: int) -> list[Tensor]:
     return [p.contiguous() for p in parts] if dim == -1 else list(parts)
 
 
-def _interleave(phases: list[Tensor], dim: int) -> Tensor:
+def _interleave(phases: Sequence[Tensor], dim: int) -> Tensor:
     """Inverse of `_phases`."""
     if len(phases) == 2 and dim == -1 and phases[0].dtype in (torch.float32, torch.float64):
         return torch.view_as_real(torch.complex(*phases)).flatten(-2)  # 8 x faster than to stack
-    return torch.stack(phases, dim).flatten(dim - 1, dim)
+    return torch.stack(tuple(phases), dim).flatten(dim - 1, dim)
 
 
 def _extend(x: Tensor, dim: int, axis: Axis) -> Tensor:

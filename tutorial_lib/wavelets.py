@@ -290,11 +290,14 @@ def unravel_coeffs(flat: Float[Tensor, "*batch n"], layout: tuple) -> list:
         raise ValueError(
             f"coefficients of shape {tuple(flat.shape)}: the last axis must be {sum(sizes)}"
         )
-    parts = flat.split(sizes, dim=-1)
-    coeffs: list = [parts[0].unflatten(-1, layout[0])]
-    for j, size in enumerate(layout[1:]):
-        level = [p.unflatten(-1, size) for p in parts[1 + j * bands : 1 + (j + 1) * bands]]
-        coeffs.append(level[0] if bands == 1 else Details(*level))
+    shapes = [layout[0]] + [shape for shape in layout[1:] for _ in range(bands)]
+    parts = [
+        part.view(*flat.shape[:-1], *shape)
+        for part, shape in zip(flat.split(sizes, dim=-1), shapes, strict=True)
+    ]
+    coeffs: list = [parts[0]]
+    for j in range(1, len(parts), bands):
+        coeffs.append(parts[j] if bands == 1 else Details(*parts[j : j + bands]))
     return coeffs
 
 
@@ -329,6 +332,7 @@ def _waverec(
                 f"of shape {tuple(x.shape)}: were they made with this wavelet and mode?"
             )
         x = _synthesis(_stack(_crop(x, size, ndim), details, ndim), wavelet, mode, ndim)
+    _check_rebuilt(x, coeffs)
     return x if shape is None else _crop(x, shape, ndim)
 
 
@@ -351,6 +355,7 @@ def _iswt(coeffs: Sequence, wavelet: Wavelet, ndim: int) -> Tensor:
     for j, details in reversed(list(enumerate(reversed(coeffs[1:])))):
         axes = tuple(stationary(n, len(taps), 2**j) for n in x.shape[-ndim:])
         x = synthesise(_stack(x, details, ndim), axes, taps)
+    _check_rebuilt(x, coeffs)
     return x
 
 
@@ -361,10 +366,15 @@ def _stack(x: Tensor, details: Sequence[Tensor], ndim: int) -> Tensor:
             "the bands of one level must be of one shape and dtype, got "
             + ", ".join(f"{tuple(d.shape)} {d.dtype}" for d in (x, *details))
         )
-    bands = torch.stack([x, *details], dim=-ndim - 1)
-    if bands.sum().isnan() and bands.isnan().any():
-        raise ValueError(f"coefficients of shape {tuple(x.shape)} contain NaN")
-    return bands
+    return torch.stack([x, *details], dim=-ndim - 1)
+
+
+def _check_rebuilt(x: Tensor, coeffs: Sequence) -> None:
+    """One look at the result: a NaN in any coefficient has reached it."""
+    if x.sum().isnan():
+        for j, details in enumerate(coeffs[1:], 1):
+            if any(d.isnan().any() for d in details):
+                raise ValueError(f"coeffs[{j}] of shape {tuple(details[0].shape)} contains NaN")
 
 
 def _axes(x: Tensor, ndim: int, taps: tuple, mode: str) -> tuple:
@@ -383,16 +393,15 @@ def _synthesis(bands: Tensor, wavelet: Wavelet, mode: str, ndim: int) -> Tensor:
 
 
 def _crop(x: Tensor, shape: Sequence[int], ndim: int) -> Tensor:
-    if len(shape) != ndim or any(
-        m not in (n, n - 1) for m, n in zip(shape, x.shape[-ndim:], strict=True)
-    ):
+    size = x.shape[-ndim:]
+    if tuple(shape) == size:
+        return x
+    if len(shape) != ndim or any(m not in (n, n - 1) for m, n in zip(shape, size, strict=True)):
         raise ValueError(
             f"shape {tuple(shape)} is not that of a signal with these coefficients: each size "
-            f"must be that of {tuple(x.shape[-ndim:])} or one less"
+            f"must be that of {tuple(size)} or one less"
         )
-    for dim, size in zip(range(-ndim, 0), shape, strict=True):
-        x = x.narrow(dim, 0, size)
-    return x
+    return x[(..., *(slice(m) for m in shape))]
 
 
 def _check(x: Tensor, mode: str, ndim: int) -> None:

@@ -198,10 +198,11 @@ def _static(
     )
     name = html.escape(labels[start])
     return (
-        f'<figure class="explore">{images}<div class="explore-controls">'
-        f'<input type="range" min="0" max="{len(values) - 1}" value="{start}" step="1" '
+        f'<figure class="explore" style="margin:1em 0">{images}'
+        '<div style="display:flex;gap:1em;align-items:center">'
+        f'<input type="range" style="flex:1" min="0" max="{len(values) - 1}" value="{start}" '
         f'aria-label="{html.escape(labels[0].split(" = ")[0])}" aria-valuetext="{name}" '
-        f'oninput="{update}"><output>{name}</output></div>'
+        f'oninput="{update}"><output style="min-width:9em">{name}</output></div>'
         f"<figcaption>{html.escape(caption)}</figcaption></figure>"
     )
 

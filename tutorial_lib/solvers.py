@@ -45,7 +45,9 @@ def gradient_step(
     >>> gradient_step(torch.tensor([1.0, 2.0]), torch.tensor([2.0, 0.0]), step=0.5)
     tensor([0., 2.])
     """
-    return x - step * gradient
+    if isinstance(step, Tensor):
+        return torch.addcmul(x, gradient, -step)
+    return torch.sub(x, gradient, alpha=step)
 
 
 def ista(
@@ -215,7 +217,7 @@ def _proximal_gradient(
                 turned = torch.einsum("bi,bi->b", (z - x).flatten(1), moved.flatten(1)) > 0
                 age = torch.where(turned, 0, age)
                 beta, age = table[age].reshape(-1, *(1 for _ in axes)), age + 1
-            z = x + beta * moved
+            z = torch.addcmul(x, moved, beta) if restart else torch.add(x, moved, alpha=beta)
         leaving = rtol > 0 and bool(done.any())
         if leaving or callback is not None or k == max_steps:
             result = result.index_copy(0, rows, x)

@@ -327,9 +327,11 @@ def _mad(band: Tensor) -> Tensor:
         return d.masked_fill(d == 0, torch.nan).nanmedian(-1).values.nan_to_num(0.0) / MAD
     medians = []  # NumPy's vectorised selection is several times faster than torch's median
     for row in d.reshape(-1, d.shape[-1]).numpy():
-        n = row.size + np.count_nonzero(row == 0)
-        middle = [(n - 1) // 2, min(n // 2, row.size - 1)]
-        medians.append(np.partition(row, middle)[middle].mean())
+        zeros = row.size - np.count_nonzero(row)
+        upper = min((row.size + zeros) // 2, row.size - 1)
+        ordered = np.partition(row, upper)
+        even = (row.size - zeros) % 2 == 0 and upper > zeros
+        medians.append((ordered[upper] + ordered[:upper].max()) / 2 if even else ordered[upper])
     return d.new_tensor(np.array(medians)).view(d.shape[:-1]) / MAD
 
 

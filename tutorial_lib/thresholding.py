@@ -31,7 +31,7 @@ Rule = Literal["visu", "sure", "bayes"]
 Shrink = Literal["soft", "hard", "firm"]
 Transform = Literal["decimated", "undecimated", "cycle-spun"]
 MAD = 0.6744897501960817  # median of |n| for n standard normal
-GROUP = 2**21  # numbers denoised at a time on a CPU: 8 MB of float32
+GROUP = 2**20  # numbers denoised at a time on a CPU: 4 MB of float32
 
 # Shrinkage functions -----------------------------------------------------------------------------
 
@@ -268,17 +268,16 @@ def denoise_wavelet(
 
 
 def _in_groups(denoise: Callable[..., Tensor], x: Tensor, sigma: float | Tensor | None) -> Tensor:
-    """A long CPU batch, a few images at a time.
-
-    The system maps and unmaps tensors above 32 MB again and again: a fifth of the time.
-    """
+    """A long CPU batch, a few images at a time, which stay in the cache: a third of the time."""
     count = max(1, GROUP // x.shape[-2:].numel())
-    groups = x.flatten(0, -3).split(count)
-    levels = [sigma] * len(groups)
+    images, cleaned = x.flatten(0, -3), torch.empty_like(x).flatten(0, -3)
     if isinstance(sigma, Tensor):
-        levels = sigma.expand(x.shape[:-2]).flatten().split(count)
-    parts = [denoise(g, sigma=s) for g, s in zip(groups, levels, strict=True)]
-    return torch.cat(parts).unflatten(0, x.shape[:-2])
+        sigma = sigma.expand(x.shape[:-2]).flatten()
+    for i in range(0, len(images), count):
+        group = slice(i, i + count)
+        level = sigma[group] if isinstance(sigma, Tensor) else sigma
+        cleaned[group] = denoise(images[group], sigma=level)
+    return cleaned.view(x.shape)
 
 
 def _shrink_details(

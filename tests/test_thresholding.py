@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
 from skimage.restoration import denoise_wavelet as skimage_denoise
 
+from tutorial_lib import thresholding
 from tutorial_lib.data import add_noise, photograph, photographs
 from tutorial_lib.metrics import psnr
 from tutorial_lib.thresholding import (
@@ -541,3 +542,31 @@ def test_cycle_spinning_needs_divisible_sides():
 def test_unknown_keywords_fail(unchecked):
     with pytest.raises(TypeError, match="levels"):
         denoise_wavelet(GOOD, levels=3)
+
+
+def test_a_sigma_of_another_shape_is_refused():
+    with pytest.raises(ValueError, match=r"sigma of shape \(2,\).*batch \(3,\)"):
+        denoise_wavelet(torch.rand(3, 8, 8), sigma=torch.rand(2))
+
+
+@pytest.mark.parametrize("sigma", [None, 0.1, torch.linspace(0.05, 0.2, 6).view(3, 2)])
+def test_groups_of_images_change_nothing(monkeypatch, sigma):
+    x = torch.rand(3, 2, 40, 24).movedim(-1, -2).requires_grad_()
+    whole = denoise_wavelet(x, sigma=sigma)
+    (gradient,) = torch.autograd.grad(whole.square().sum(), x)
+    monkeypatch.setattr(thresholding, "GROUP", 2 * 40 * 24)
+    grouped = denoise_wavelet(x, sigma=sigma)
+    assert torch.equal(grouped, whole)
+    assert torch.equal(torch.autograd.grad(grouped.square().sum(), x)[0], gradient)
+
+
+def test_an_empty_batch_stays_empty():
+    for wavelet in ("haar", "db2"):
+        assert denoise_wavelet(torch.rand(0, 16, 16), wavelet=wavelet).shape == (0, 16, 16)
+
+
+def test_bfloat16_is_denoised():
+    y = add_noise(photograph("camera", size=64), SIGMA, seed=0)
+    reference, rough = denoise_wavelet(y), denoise_wavelet(y.bfloat16())
+    assert rough.dtype == torch.bfloat16
+    assert (rough.float() - reference).abs().mean() < SIGMA / 4  # three digits only

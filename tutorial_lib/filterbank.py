@@ -6,6 +6,7 @@ the other one with the same filters: exact for every border, and it has nothing 
 """
 
 import difflib
+import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from typing import Literal, NamedTuple
@@ -190,7 +191,7 @@ def _blocks(x: Tensor, taps: Taps, d: int) -> Tensor:
     lead, halves = x.shape[:-d], [n // 2 for n in x.shape[-d:]]
     x = x.reshape(*lead, *(size for m in halves for size in (m, 2)))
     x = x.movedim(tuple(range(1 - 2 * d, 0, 2)), tuple(range(-2 * d, -d)))  # phases first
-    x = _block_matrix(taps, d, x.dtype, x.device) @ x.reshape(*lead, 2**d, -1)
+    x = _block_matrix(taps, d, x.dtype, x.device) @ x.reshape(*lead, 2**d, math.prod(halves))
     return x.view(*lead, 2**d, *halves)
 
 
@@ -198,8 +199,9 @@ def _unblocks(bands: Tensor, taps: Taps, d: int) -> Tensor:
     """The transpose of `_blocks`."""
     lead, halves = bands.shape[: -d - 1], bands.shape[-d:]
     x = _block_matrix(taps, d, bands.dtype, bands.device).mT @ bands.flatten(-d)
-    x = _interleave(x.view(*lead, -1, 2, *halves).unbind(-d - 1), -1)  # the last axis is whole
-    x = x.view(*lead, *(2,) * (d - 1), *halves[:-1], -1)
+    x = x.view(*lead, 2 ** (d - 1), 2, *halves)
+    x = _interleave(x.unbind(-d - 1), -1)  # the last axis is whole
+    x = x.view(*lead, *(2,) * (d - 1), *halves[:-1], 2 * halves[-1])
     x = x.movedim(tuple(range(1 - 2 * d, -d)), tuple(range(2 - 2 * d, -1, 2)))
     return x.reshape(*lead, *(2 * m for m in halves))
 

@@ -232,6 +232,15 @@ def denoise_wavelet(
         )
     if mode not in MODES:
         raise ValueError(f"unknown mode {mode!r}: allowed are {', '.join(MODES)}")
+    if sigma is not None:
+        sigma = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
+        if not bool((sigma >= 0).all()):
+            raise ValueError(f"sigma = {sigma.tolist()}: a noise level is at least 0")
+        if sigma.ndim and sigma.shape != x.shape[:-2]:
+            raise ValueError(
+                f"sigma of shape {tuple(sigma.shape)}: one number, or one for each image of the "
+                f"batch {tuple(x.shape[:-2])}, is needed"
+            )
     if x.device.type == "cpu" and x.numel() > max(GROUP, x.shape[-2:].numel()):
         options = {"threshold": threshold, "shrink": shrink, "transform": transform, "mode": mode}
         denoise = partial(denoise_wavelet, wavelet=wavelet, level=level, **options)
@@ -242,9 +251,6 @@ def denoise_wavelet(
             sigma = _mad(coeffs[-1].diagonal)
     elif sigma is None:
         sigma = estimate_sigma(x, wavelet=wavelet)
-    sigma = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
-    if not bool((sigma >= 0).all()):
-        raise ValueError(f"sigma = {sigma.tolist()}: a noise level is at least 0")
 
     def shrunk(coeffs: list) -> list:
         pixels = x.shape[-1] * x.shape[-2]
@@ -267,16 +273,14 @@ def denoise_wavelet(
     return total / 4**level
 
 
-def _in_groups(denoise: Callable[..., Tensor], x: Tensor, sigma: float | Tensor | None) -> Tensor:
+def _in_groups(denoise: Callable[..., Tensor], x: Tensor, sigma: Tensor | None) -> Tensor:
     """A long CPU batch, a few images at a time, which stay in the cache: a third of the time."""
     count = max(1, GROUP // x.shape[-2:].numel())
     images, cleaned = x.flatten(0, -3), torch.empty_like(x).flatten(0, -3)
-    if isinstance(sigma, Tensor):
-        sigma = sigma.expand(x.shape[:-2]).flatten()
+    levels = None if sigma is None else sigma.expand(x.shape[:-2]).flatten()
     for i in range(0, len(images), count):
         group = slice(i, i + count)
-        level = sigma[group] if isinstance(sigma, Tensor) else sigma
-        cleaned[group] = denoise(images[group], sigma=level)
+        cleaned[group] = denoise(images[group], sigma=None if sigma is None else levels[group])
     return cleaned.view(x.shape)
 
 
@@ -325,7 +329,8 @@ def _mad(band: Tensor) -> Tensor:
     if d.device.type != "cpu":
         return d.masked_fill(d == 0, torch.nan).nanmedian(-1).values.nan_to_num(0.0) / MAD
     medians = []  # NumPy's vectorised selection is several times faster than torch's median
-    for row in d.reshape(-1, d.shape[-1]).numpy():
+    rows = d.reshape(-1, d.shape[-1])
+    for row in (rows.float() if d.dtype == torch.bfloat16 else rows).numpy():
         zeros = row.size - np.count_nonzero(row)
         upper = min((row.size + zeros) // 2, row.size - 1)
         ordered = np.partition(row, upper)

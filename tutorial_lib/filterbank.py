@@ -89,6 +89,7 @@ def decimated(n: int, taps: int, mode: str) -> Axis:
 @lru_cache(maxsize=4096)
 def stationary(n: int, taps: int, dilation: int) -> Axis:
     """n samples on a circle to n, with taps `dilation` apart."""
+    dilation %= n  # the same taps on the circle
     left = (taps // 2 - 1) * dilation
     return Axis(n, left, (taps - 1) * dilation - left, "periodic", n, 1, dilation)
 
@@ -191,14 +192,17 @@ def _blocks(x: Tensor, taps: Taps, d: int) -> Tensor:
     lead, halves = x.shape[:-d], [n // 2 for n in x.shape[-d:]]
     x = x.reshape(*lead, *(size for m in halves for size in (m, 2)))
     x = x.movedim(tuple(range(1 - 2 * d, 0, 2)), tuple(range(-2 * d, -d)))  # phases first
-    x = _block_matrix(taps, d, x.dtype, x.device) @ x.reshape(*lead, 2**d, math.prod(halves))
+    x = x.reshape(*lead, 2**d, math.prod(halves))
+    with torch.autocast(x.device.type, enabled=False):  # the dtype is that of the input
+        x = _block_matrix(taps, d, x.dtype, x.device) @ x
     return x.view(*lead, 2**d, *halves)
 
 
 def _unblocks(bands: Tensor, taps: Taps, d: int) -> Tensor:
     """The transpose of `_blocks`."""
     lead, halves = bands.shape[: -d - 1], bands.shape[-d:]
-    x = _block_matrix(taps, d, bands.dtype, bands.device).mT @ bands.flatten(-d)
+    with torch.autocast(bands.device.type, enabled=False):
+        x = _block_matrix(taps, d, bands.dtype, bands.device).mT @ bands.flatten(-d)
     x = x.view(*lead, 2 ** (d - 1), 2, *halves)
     x = _interleave(x.unbind(-d - 1), -1)  # the last axis is whole
     x = x.view(*lead, *(2,) * (d - 1), *halves[:-1], 2 * halves[-1])

@@ -383,7 +383,7 @@ def _norm(
             history.append(math.sqrt(max(top, 0.0)))
             w = w - alpha * v
             beta = float(torch.linalg.vector_norm(w))
-            exact = beta <= 4 * torch.finfo(dtype).eps * abs(top)  # the span is invariant
+            exact = bool(beta <= 4 * torch.finfo(dtype).eps * abs(top))  # the span is invariant
             beside.append(beta)
             old, v = v, w / (beta or 1.0)
 

@@ -205,7 +205,7 @@ def _proximal_gradient(
             with torch.no_grad():
                 length = torch.linalg.vector_norm(x - z, dim=axes)
                 size = torch.linalg.vector_norm(x, dim=axes)
-                done = length <= rtol * size
+                done = (length <= rtol * size) & size.isfinite()  # not where it diverged
                 relative = length / size.clamp(min=torch.finfo(x.dtype).tiny)
                 nothing = relative.new_full(converged.shape, math.nan)
                 history.append(nothing.index_copy(0, rows, relative))

@@ -20,6 +20,7 @@ from .wavelets import (
     Details,
     Mode,
     Wavelet,
+    _check_level,
     dwt,
     iswt2,
     swt2,
@@ -81,7 +82,7 @@ def firm(x: Float[Tensor, "*n"], low: float | Tensor, high: float | Tensor) -> F
     low, high = _threshold(low, x), _threshold(high, x)
     if not bool((low < high).all()):
         raise ValueError(f"firm threshold: low = {low} must be below high = {high}")
-    return torch.where(x.abs() > high, x, soft(x, low) * (high / (high - low)))
+    return torch.where(x.abs() > high, x, soft(x, low) / (1 - low / high))
 
 
 # Noise level and thresholds ----------------------------------------------------------------------
@@ -125,7 +126,7 @@ def visu_threshold(n: int, sigma: float | Tensor) -> Tensor:
     """
     if n < 1:
         raise ValueError(f"n = {n}: the universal threshold needs at least one coefficient")
-    return torch.as_tensor(sigma) * math.sqrt(2 * math.log(n))
+    return _noise_level(sigma) * math.sqrt(2 * math.log(n))
 
 
 def sure_threshold(
@@ -141,15 +142,19 @@ def sure_threshold(
 
     Args:
         band: coefficients (*batch, n).
-        sigma: noise level, positive.
+        sigma: noise level.
 
     Reference: D. L. Donoho and I. M. Johnstone, J. Amer. Stat. Assoc. 90, 1995.
 
     >>> sure_threshold(torch.zeros(4), 0.1) == visu_threshold(4, 0.1)
     tensor(True)
     """
+    _check_band(band)
+    if band.dtype in (torch.float16, torch.bfloat16):  # sums of many squares need more digits
+        return sure_threshold(band.float(), sigma).to(band.dtype)
     n = band.shape[-1]
-    sigma = torch.as_tensor(sigma, dtype=band.dtype, device=band.device)
+    sigma = _noise_level(sigma, band.dtype, band.device)
+    sigma = sigma.clamp(min=torch.finfo(band.dtype).tiny)
     universal = visu_threshold(n, sigma)
     d = (band / sigma.unsqueeze(-1)).abs().sort(dim=-1).values
     squares = d.square()
@@ -168,8 +173,8 @@ def bayes_threshold(
 
     The formula is a fit: it stays within a few per cent of the best soft threshold's Bayes risk
     when the clean coefficients are generalised Gaussian. A band with mean(d^2) <= sigma^2 is all
-    noise; sigma_x is then bounded below by the square root of machine epsilon (as scikit-image
-    does), so that everything goes.
+    noise; sigma_x is then bounded below by sigma times the square root of machine epsilon, so
+    that everything goes.
 
     Args:
         band: coefficients (*batch, n).
@@ -180,9 +185,12 @@ def bayes_threshold(
     >>> bayes_threshold(torch.tensor([3.0, -3.0, 3.0, -3.0]), 1.0)
     tensor(0.3536)
     """
-    variance = torch.as_tensor(sigma, dtype=band.dtype, device=band.device).square()
-    signal = band.square().mean(-1) - variance
-    return variance / signal.clamp(min=torch.finfo(band.dtype).eps).sqrt()
+    _check_band(band)
+    dtype = torch.promote_types(band.dtype, torch.float32)
+    variance = _noise_level(sigma, dtype, band.device).square()
+    signal = band.to(dtype).square().mean(-1) - variance
+    least = (torch.finfo(dtype).eps * variance).clamp(min=torch.finfo(dtype).tiny)
+    return (variance / torch.maximum(signal, least).sqrt()).to(band.dtype)
 
 
 # Denoising ---------------------------------------------------------------------------------------
@@ -230,12 +238,11 @@ def denoise_wavelet(
         raise ValueError(
             f"unknown transform {transform!r}: allowed are decimated, undecimated, cycle-spun"
         )
+    _check_level(level)
     if mode not in MODES:
         raise ValueError(f"unknown mode {mode!r}: allowed are {', '.join(MODES)}")
     if sigma is not None:
-        sigma = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
-        if not bool((sigma >= 0).all()):
-            raise ValueError(f"sigma = {sigma.tolist()}: a noise level is at least 0")
+        sigma = _noise_level(sigma, x.dtype, x.device)
         if sigma.ndim and sigma.shape != x.shape[:-2]:
             raise ValueError(
                 f"sigma of shape {tuple(sigma.shape)}: one number, or one for each image of the "
@@ -304,7 +311,7 @@ def _shrink_band(
     if threshold == "bayes":
         t = bayes_threshold(flat, sigma)
     elif threshold == "sure":
-        t = sure_threshold(flat, sigma.clamp(min=torch.finfo(band.dtype).tiny))
+        t = sure_threshold(flat, sigma)
     elif threshold == "visu":
         t = visu_threshold(n, sigma)
     elif isinstance(threshold, int | float) and threshold >= 0:
@@ -326,20 +333,43 @@ def _shrink_band(
 def _mad(band: Tensor) -> Tensor:
     """Median of |d| over the coefficients d != 0 of each (h, w), over 0.6745."""
     d = band.detach().abs().flatten(-2)
+    d = d.to(torch.promote_types(d.dtype, torch.float32))
     if d.device.type != "cpu":
-        return d.masked_fill(d == 0, torch.nan).nanmedian(-1).values.nan_to_num(0.0) / MAD
+        d = d.masked_fill(d == 0, torch.nan)
+        middle = (d.nanmedian(-1).values - (-d).nanmedian(-1).values) / 2  # of the lower and upper
+        return middle.nan_to_num(0.0).to(band.dtype) / MAD
     medians = []  # NumPy's vectorised selection is several times faster than torch's median
-    rows = d.reshape(-1, d.shape[-1])
-    for row in (rows.float() if d.dtype == torch.bfloat16 else rows).numpy():
+    for row in d.reshape(-1, d.shape[-1]).numpy():
         zeros = row.size - np.count_nonzero(row)
         upper = min((row.size + zeros) // 2, row.size - 1)
         ordered = np.partition(row, upper)
         even = (row.size - zeros) % 2 == 0 and upper > zeros
         medians.append((ordered[upper] + ordered[:upper].max()) / 2 if even else ordered[upper])
-    return d.new_tensor(np.array(medians)).view(d.shape[:-1]) / MAD
+    return band.new_tensor(np.array(medians)).view(d.shape[:-1]) / MAD
+
+
+def _noise_level(
+    sigma: float | Tensor, dtype: torch.dtype | None = None, device: torch.device | None = None
+) -> Tensor:
+    sigma = torch.as_tensor(sigma, dtype=dtype, device=device)
+    if not bool((sigma >= 0).all()):
+        raise ValueError(f"sigma = {sigma.tolist()}: a noise level is at least 0")
+    return sigma
+
+
+def _check_band(band: Tensor) -> None:
+    if not band.is_floating_point() or band.shape[-1] == 0:
+        raise ValueError(
+            f"band of shape {tuple(band.shape)} and {band.dtype}: a floating-point tensor with at "
+            "least one coefficient is needed"
+        )
+    if band.sum().isnan() and band.isnan().any():
+        raise ValueError(f"band of shape {tuple(band.shape)} contains NaN")
 
 
 def _threshold(threshold: float | Tensor, x: Tensor) -> Tensor:
+    if not x.is_floating_point():
+        raise ValueError(f"x of dtype {x.dtype}: a floating-point tensor is needed")
     threshold = torch.as_tensor(threshold, dtype=x.dtype, device=x.device)
     if not bool((threshold >= 0).all()):
         raise ValueError(f"threshold = {threshold.tolist()}: a threshold is at least 0")

@@ -197,3 +197,9 @@ def unchecked_types():
 def test_bad_input_is_refused_with_its_value(call, message):
     with pytest.raises(ValueError, match=message):
         call(tensor([1.0, -2.0, 3.0]))
+
+
+def test_the_gradient_of_the_ball_is_finite_at_zero():
+    v = torch.tensor([[0.0, 0.0], [0.1, 0.1], [3.0, 4.0]], requires_grad=True)
+    (gradient,) = torch.autograd.grad(project_l2_ball(v, 1.0).sum(), v)
+    assert torch.equal(gradient[:2], torch.ones(2, 2)) and gradient.isfinite().all()

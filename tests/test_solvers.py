@@ -500,3 +500,11 @@ def test_unknown_momentum_keywords_and_wrong_points_are_refused():
             function(A, y, torch.ones(4), 0.1)
         with pytest.raises(ValueError, match=r"lam = -0.1"):
             function(A, y, torch.ones(3), -0.1)
+
+
+@pytest.mark.parametrize("solver", [ista, fista])
+def test_divergence_is_never_convergence(solver):
+    A = blur(torch.ones(3, 3) / 9, (8, 8))
+    with pytest.warns(NotConvergedWarning):
+        solution = solver(A, torch.rand(8, 8), 0.1, step=30.0, max_steps=300)
+    assert not solution.converged

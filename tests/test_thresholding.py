@@ -319,9 +319,7 @@ def test_bayes_shrink_is_scikit_images(camera, wavelet, sigma):
         rescale_sigma=False,
     )
     ours = denoise_wavelet(y, sigma=sigma, wavelet=wavelet)
-    # Of an even number of coefficients (Haar) scikit-image's median is the mean of the middle two.
-    same_sigma = sigma is not None or wavelet != "haar"
-    assert np.abs(ours.numpy() - theirs).max() < (1e-10 if same_sigma else 1e-4)
+    assert np.abs(ours.numpy() - theirs).max() < 1e-10
     single = denoise_wavelet(y.float(), sigma=sigma, wavelet=wavelet).double()
     assert abs(psnr(ours, x) - psnr(torch.from_numpy(theirs), x)) < 0.02
     assert abs(psnr(single, x) - psnr(torch.from_numpy(theirs), x)) < 0.02
@@ -570,3 +568,19 @@ def test_bfloat16_is_denoised():
     reference, rough = denoise_wavelet(y), denoise_wavelet(y.bfloat16())
     assert rough.dtype == torch.bfloat16
     assert (rough.float() - reference).abs().mean() < SIGMA / 4  # three digits only
+
+
+def test_noise_alone_is_removed_at_every_scale():
+    noise = torch.randn(1000, generator=torch.Generator().manual_seed(0))
+    for scale in (1.0, 1e-5):
+        band = scale * noise / noise.std(unbiased=False)
+        assert bayes_threshold(band, scale) > band.abs().max()
+
+
+def test_a_negative_sigma_or_an_integer_band_is_refused():
+    band = torch.rand(8)
+    for rule in (sure_threshold, bayes_threshold):
+        with pytest.raises(ValueError, match="at least 0"):
+            rule(band, -1.0)
+    with pytest.raises(ValueError, match="at least 0"):
+        visu_threshold(8, -1.0)

@@ -141,7 +141,8 @@ def project_l2_ball(
     _check_values(v, "v")
     norm = torch.linalg.vector_norm(v, dim=dim, keepdim=True)
     _check_weight(radius, norm.shape, "radius")
-    return torch.where(norm > radius, v * (radius / norm), v)
+    outside = norm > radius  # the inner where keeps a zero norm out of the gradient
+    return torch.where(outside, v * (radius / torch.where(outside, norm, 1)), v)
 
 
 def prox_conjugate(

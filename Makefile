@@ -10,9 +10,6 @@ BIN := .venv/bin
 ENV := .venv/.installed
 endif
 
-# Everything runs on one thread: on a busy machine two wait for each other, and a chapter of half a
-# minute took five.
-
 # The book is built again when one of these is newer, or for another profile, or with other data.
 SOURCES := _config.yml _toc.yml constraints.txt $(wildcard notebooks/*.ipynb) $(shell find book \
     tutorial_lib -type f ! -path '*/__pycache__/*' ! -path 'book/chapters/*')

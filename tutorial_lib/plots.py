@@ -82,7 +82,7 @@ def show(
         the figure, at most `WIDTH` inches wide.
 
     Raises:
-        ValueError: no images, images of different sizes, or as many titles as images are not given.
+        ValueError: no images, images of different sizes, or more or fewer titles than images.
     """
     arrays = [_image(image) for image in images]
     titles = [""] * len(arrays) if titles is None else list(titles)

@@ -346,9 +346,12 @@ BLUR = blur(torch.ones(3, 3), (8, 8))
         (lambda: mask(torch.ones(3).long()), r"keep has dtype torch.int64"),
         (lambda: mask(torch.full((2,), math.nan)), r"keep of shape \(2,\) contains NaN"),
         (lambda: subsample((8, 8), factor=0), r"factor = 0: .* at least 1"),
+        (lambda: subsample((8, 8), factor=1.5), r"factor = 1.5: a whole number of at least 1"),
+        (lambda: subsample((8, 8), factor=(2, 0.5)), r"factor = \(2, 0.5\): a whole number"),
         (lambda: subsample((8, 8), factor=(2, 2, 2)), r"factor = \(2, 2, 2\).* axis of \(8, 8\)"),
         (lambda: wavelet_synthesis((8, 8), wavelet="hat", level=1), r"unknown wavelet 'hat'"),
         (lambda: wavelet_synthesis((8, 8), wavelet="haar", level=0), r"level = 0"),
+        (lambda: wavelet_synthesis((8, 8), wavelet="haar", level=None), r"level = None: a whole"),
         (lambda: wavelet_synthesis((8, 8), wavelet="haar", level=1, mode="wrap"), r"mode 'wrap'"),
         (
             lambda: wavelet_synthesis((8, 12), wavelet="db2", level=3),
@@ -363,6 +366,21 @@ BLUR = blur(torch.ones(3, 3), (8, 8))
 def test_bad_input_is_refused_with_its_value(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@every
+def test_an_empty_batch_stays_empty(name):
+    A = OPERATORS[name]()
+    for forward, shape in ((A, A.shape_in), (A.adjoint, A.shape_out), (A.gram, A.shape_in)):
+        out = forward(torch.zeros(0, *shape, dtype=torch.float64))
+        assert out.shape == (0, *forward(torch.zeros(shape, dtype=torch.float64)).shape)
+
+
+@pytest.mark.usefixtures("unchecked_types")
+def test_numpys_whole_numbers_are_taken():
+    two = np.int64(2)
+    assert subsample((8, 8), factor=two).shape_out == (4, 4)
+    assert wavelet_synthesis((8, 8), wavelet="haar", level=two).layout == ((2, 2), (2, 2), (4, 4))
 
 
 def test_operators_are_frozen():

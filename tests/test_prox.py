@@ -185,6 +185,7 @@ def unchecked_types():
             r"weight of shape \(4,\) does not broadcast to \(3,\)",
         ),
         (lambda v: prox_l1(v, torch.ones(2, 3)), r"weight of shape \(2, 3\) does not broadcast"),
+        (lambda v: prox_l1(v, torch.ones(0)), r"weight of shape \(0,\) does not broadcast to \(3,"),
         (lambda v: prox_group(v, torch.ones(3)), r"weight of shape \(3,\) .* \(1,\)"),
         (lambda v: prox_l1(v.long(), 1.0), r"v has dtype torch.int64: a floating-point tensor"),
         (lambda v: prox_l2_squared(v * math.nan, 1.0), r"v of shape \(3,\) contains NaN"),
@@ -197,6 +198,11 @@ def unchecked_types():
 def test_bad_input_is_refused_with_its_value(call, message):
     with pytest.raises(ValueError, match=message):
         call(tensor([1.0, -2.0, 3.0]))
+
+
+@pytest.mark.parametrize("prox", [prox_l1, prox_l0, prox_l2_squared, prox_nonneg_l1])
+def test_an_empty_batch_may_have_an_empty_weight(prox):
+    assert prox(torch.zeros(0, 3), torch.zeros(0, 1)).shape == (0, 3)
 
 
 def test_the_gradient_of_the_ball_is_finite_at_zero():

@@ -474,6 +474,8 @@ def unchecked_types():
         ({"step": 0.0}, r"step = 0.0: a positive number"),
         ({"step": -1.0}, r"step = -1.0: a positive number"),
         ({"step": math.inf}, r"step = inf: a positive number"),
+        ({"step": torch.ones(2)}, r"step = tensor\(\[1., 1.\]\): a positive number"),
+        ({"lam": torch.ones(0)}, r"lam \(0,\) do not fit an operator from \(3,\)"),
         ({"max_steps": 0}, r"max_steps = 0: a whole number of at least 1"),
         ({"max_steps": 2.5}, r"max_steps = 2.5: a whole number"),
         ({"rtol": -1e-3}, r"rtol = -0.001: it must be nonnegative"),

@@ -499,13 +499,40 @@ HOLE[3, 4] = torch.nan
         (lambda: P.swt(X, "coiff3", level=1), r"unknown wavelet 'coiff3' \(did you mean coif3"),
         (lambda: P.wavedec(X, "zzz"), r"unknown wavelet 'zzz': allowed are .*haar, db1-db38"),
         (lambda: P.max_level(8, "mexh"), "unknown wavelet 'mexh'"),
+        (lambda: P.max_level(-3, "haar"), "size = -3: a whole number of at least 1"),
         (lambda: P.filter_bank(3), "unknown wavelet 3"),
+        (lambda: P.waverec([X], "foo"), "unknown wavelet 'foo'"),
+        (lambda: P.waverec([], "haar"), r"coeffs = \[\]: a tensor, then a tensor a level, is need"),
+        (lambda: P.waverec2([], "haar"), r"coeffs = \[\]: a tensor, then three tensors a level"),
+        (lambda: P.iswt([], "haar"), r"coeffs = \[\]: a tensor, then a tensor a level"),
+        (lambda: P.iswt2([], "haar"), r"coeffs = \[\]: a tensor, then three tensors a level"),
+        (lambda: P.ravel_coeffs([]), r"coeffs = \[\]: a tensor"),
+        (lambda: P.ravel_coeffs([X, (X, X)]), r"coeffs = \[Tensor, tuple\]: .* three tensors"),
+        (
+            lambda: P.waverec(P.wavedec2(X, "haar", level=1), "haar"),
+            r"coeffs = \[Tensor, Details\]: a tensor, then a tensor a level",
+        ),
+        (
+            lambda: P.waverec2(P.wavedec(X, "haar", level=2), "haar"),
+            r"coeffs = \[Tensor, Tensor, Tensor\]: a tensor, then three tensors a level",
+        ),
+        (
+            lambda: P.iswt(P.swt2(X, "haar", level=1), "haar"),
+            r"coeffs = \[Tensor, Details\]: a tensor, then a tensor a level",
+        ),
+        (
+            lambda: P.iswt2(P.swt(X, "haar", level=1), "haar"),
+            r"coeffs = \[Tensor, Tensor\]: a tensor, then three tensors a level",
+        ),
+        (lambda: P.waverec2([X, (X, X)], "haar"), r"coeffs = \[Tensor, tuple\]: .* three tensors"),
+        (lambda: P.waverec([X.numpy()], "haar"), r"coeffs = \[ndarray\]: a tensor"),
         (lambda: P.dwt(X, "haar", mode="constant"), "unknown mode 'constant': .*zero, symmetric"),
         (lambda: P.waverec([X], "haar", mode="same"), "unknown mode 'same'"),
         (lambda: P.wavedec(X, "haar", level=0), "level = 0: a whole number of at least 1"),
         (lambda: P.wavedec2(X, "haar", level=-1), "level = -1"),
         (lambda: P.wavedec2(X, "haar", level=1.5), "level = 1.5"),
         (lambda: P.swt2(X, "haar", level=0), "level = 0"),
+        (lambda: P.swt(X, "haar", level=None), "level = None: a whole number"),
         (lambda: P.dwt(X, "haar", ndim=0), "ndim = 0: at least one axis"),
         (lambda: P.dwt(X[:, :0], "haar"), r"shape \(6, 0\) has an empty axis"),
         (lambda: P.wavedec2(X[:0], "haar"), r"shape \(0, 10\) has an empty axis"),
@@ -542,6 +569,13 @@ def test_refusals(call, message):
     with pytest.raises(ValueError, match=message) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+def test_a_level_may_be_a_whole_number_of_numpy():
+    x = normal(8, 8)
+    for transform in (P.wavedec2, P.swt2):
+        ours = transform(x, "haar", level=np.int64(2))
+        assert distance(ours, transform(x, "haar", level=2)) == 0
 
 
 def test_infinity_passes():

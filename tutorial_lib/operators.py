@@ -18,7 +18,16 @@ from torch import Tensor
 
 from .filterbank import FilterBank, Mode, Wavelet, filter_bank
 from .prox import _check_values
-from .wavelets import ravel_coeffs, unravel_coeffs, wavedec, wavedec2, waverec, waverec2
+from .wavelets import (
+    _check_level,
+    _is_count,
+    ravel_coeffs,
+    unravel_coeffs,
+    wavedec,
+    wavedec2,
+    waverec,
+    waverec2,
+)
 
 Apply = Callable[[Tensor], Tensor]
 
@@ -101,7 +110,14 @@ class LinearOperator:
 
 
 def identity(shape: Sequence[int]) -> LinearOperator:
-    """The identity on tensors of trailing shape `shape`."""
+    """The identity on tensors of trailing shape `shape`.
+
+    Args:
+        shape: (n,), (h, w), ...
+
+    Raises:
+        ValueError: no axis, or an empty one.
+    """
     shape = _shape(shape)
     return LinearOperator(_same, _same, shape, shape, _same)
 
@@ -137,6 +153,9 @@ def mask(keep: Bool[Tensor, "*shape"] | Float[Tensor, "*shape"]) -> LinearOperat
     Args:
         keep: boolean, or real weights; its shape is that of the signals.
 
+    Raises:
+        ValueError: integer or NaN weights; no axis, or an empty one.
+
     >>> mask(torch.tensor([True, False, True]))(torch.tensor([1.0, 2.0, 3.0]))
     tensor([1., 0., 3.])
     """
@@ -162,12 +181,15 @@ def subsample(shape: Sequence[int], *, factor: int | Sequence[int]) -> LinearOpe
         shape: trailing shape of the signals.
         factor: at least 1; one for all axes, or one for each.
 
+    Raises:
+        ValueError: a factor that is not a whole number of at least 1, or not one for each axis.
+
     >>> subsample((5,), factor=2)(torch.arange(5.0))
     tensor([0., 2., 4.])
     """
     shape = _shape(shape)
-    factors = (factor,) * len(shape) if isinstance(factor, int) else tuple(factor)
-    if len(factors) != len(shape) or min(factors) < 1:
+    factors = tuple(factor) if isinstance(factor, Sequence) else (factor,) * len(shape)
+    if len(factors) != len(shape) or not all(map(_is_count, factors)):
         raise ValueError(
             f"factor = {factor}: a whole number of at least 1 is needed for each axis of {shape}"
         )
@@ -228,6 +250,8 @@ def blur(
 
     def filtered(multiplier: Tensor) -> Apply:
         def apply(x: Tensor) -> Tensor:
+            if x.numel() == 0:  # an empty batch, of which FFTs know nothing
+                return x
             product = torch.fft.rfftn(x, s=grid, dim=dims) * multiplier
             return torch.fft.irfftn(product, s=grid, dim=dims)[inside]
 
@@ -261,8 +285,8 @@ def wavelet_synthesis(
         wavelet, level, mode: see `wavelets.wavedec2`.
 
     Raises:
-        ValueError: unknown wavelet or mode, a level below one, and, for periodization, a size
-            that 2**level does not divide (the transform would not be a basis).
+        ValueError: unknown wavelet or mode, no level or one below 1, and, for periodization, a
+            size that 2**level does not divide (the transform would not be a basis).
 
     >>> W = wavelet_synthesis((8, 8), wavelet="haar", level=2)
     >>> W.shape_in, W.layout, torch.allclose(W(W.adjoint(torch.ones(8, 8))), torch.ones(8, 8))
@@ -271,6 +295,7 @@ def wavelet_synthesis(
     shape = _shape(shape)
     if len(shape) > 2:
         raise ValueError(f"shape {shape}: (n,) or (h, w) is needed")
+    _check_level(level)
     analysis, synthesis = (wavedec, waverec) if len(shape) == 1 else (wavedec2, waverec2)
     flat, layout = ravel_coeffs(analysis(torch.zeros(shape), wavelet, mode=mode, level=level))
     if mode == "periodization" and any(n % 2**level for n in shape):
@@ -319,8 +344,9 @@ def operator_norm(
     """||A|| = max ||A x|| / ||x||, by power iteration that forgets nothing.
 
     The power iteration multiplies a random v by A^T A again and again; the Rayleigh quotient of
-    the last product is a lower bound of ||A||^2. Here it is maximised over the span of *all*
-    products, at the same price (Lanczos): never less, and after k products the estimate s obeys
+    the last product underestimates ||A||^2, nobody can tell by how much, and a step 1/||A||^2 made
+    from it is too long. Here the quotient is maximised over the span of *all* products, at the
+    same price (Lanczos): never less, and certified, for after k products the estimate s obeys
 
         (1 - rtol) ||A|| <= s <= ||A||   but for 1.648 sqrt(n) exp(-sqrt(e) (2k - 1)) of all starts,
 

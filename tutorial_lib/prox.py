@@ -109,6 +109,10 @@ def project_box(
 ) -> Float[Tensor, "*shape"]:
     """argmin_{low <= x <= high} 1/2 ||x - v||^2.
 
+    Args:
+        v: any shape.
+        low, high: the bounds, low <= high.
+
     Raises:
         ValueError: integer or NaN v; low above high.
 
@@ -187,7 +191,9 @@ def _check_values(x: Tensor, name: str) -> None:
 def _check_weight(weight: Weight, shape: tuple[int, ...] | None, name: str) -> None:
     """Every entry a number >= 0, and a tensor one that broadcasts to `shape`, if there is one."""
     is_tensor = isinstance(weight, Tensor)
-    worst = float(weight.detach().min()) if is_tensor else weight  # a NaN wins in a minimum
+    worst = weight
+    if is_tensor:  # a NaN wins in a minimum, and an empty one fits an empty v
+        worst = float(weight.detach().min()) if weight.numel() else 0.0
     if not worst >= 0:
         raise ValueError(f"{name} = {worst}: it must be nonnegative")
     if is_tensor and shape is not None and not _broadcasts(weight.shape, shape):

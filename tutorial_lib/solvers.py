@@ -42,6 +42,10 @@ def gradient_step(
 ) -> Float[Tensor, "..."]:
     """x - step * gradient, the argmin_u <gradient, u> + 1/(2 step) ||u - x||^2.
 
+    Args:
+        x, gradient: of one shape.
+        step: positive, a number or a tensor; nothing is checked, the step of an inner loop.
+
     >>> gradient_step(torch.tensor([1.0, 2.0]), torch.tensor([2.0, 0.0]), step=0.5)
     tensor([0., 2.])
     """
@@ -73,7 +77,8 @@ def ista(
         y: (*batch, *shape_out).
         lam: nonnegative: a number, or a tensor that broadcasts against (*batch, *shape_in), one
             weight for each entry. Entries of weight 0 are not penalised.
-        step: positive; None takes slightly less than 1/||A||^2, from `operators.operator_norm`.
+        step: positive, one for all; None takes slightly less than 1/||A||^2, from
+            `operators.operator_norm`.
         x0: start, (*batch, *shape_in); None starts from zero.
         max_steps: at least 1.
         rtol: an element stops, and keeps its value, when ||x_{k+1} - x_k|| <= rtol ||x_{k+1}||.
@@ -172,7 +177,8 @@ def _proximal_gradient(
         tolerance = 0.02
         norm = _norm(A, y.dtype, y.device, tolerance).value
         step = (1 - tolerance) ** 2 / norm**2 if norm > 0 else 1.0
-    if not 0 < float(torch.as_tensor(step).detach()) < math.inf:
+    number = torch.as_tensor(step).detach()
+    if number.numel() != 1 or not 0 < float(number) < math.inf:
         raise ValueError(f"step = {step}: a positive number is needed")
     if not isinstance(max_steps, int) or max_steps < 1:
         raise ValueError(f"max_steps = {max_steps}: a whole number of at least 1 is needed")
@@ -254,6 +260,9 @@ def lasso_objective(
     Returns:
         (*batch), differentiable.
 
+    Raises:
+        ValueError: NaN, integers, shapes that do not fit, lam < 0.
+
     >>> A = LinearOperator(lambda x: x, lambda y: y, (2,), (2,))
     >>> lasso_objective(A, torch.tensor([3.0, 0.0]), torch.tensor([2.0, 0.0]), 1.0)
     tensor(2.5000)
@@ -283,6 +292,9 @@ def lasso_gap(
 
     Returns:
         (*batch).
+
+    Raises:
+        ValueError: as `lasso_objective`.
 
     Reference: S.-J. Kim, K. Koh, M. Lustig, S. Boyd, D. Gorinevsky, An interior-point method for
     large-scale l1-regularized least squares, IEEE J. Sel. Topics Signal Process., 2007.

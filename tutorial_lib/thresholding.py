@@ -44,6 +44,10 @@ def soft(x: Float[Tensor, "*n"], threshold: float | Tensor) -> Float[Tensor, "*n
         x: any shape.
         threshold: t >= 0, a number or a tensor that broadcasts against x.
 
+    Raises:
+        ValueError: integers; a negative or NaN threshold. A NaN in x stays one: to look for it
+            would double the cost of an inner loop. The same holds for `hard` and `firm`.
+
     Reference: D. L. Donoho, De-noising by soft-thresholding, IEEE Trans. Inf. Theory, 1995.
 
     >>> soft(torch.tensor([-3.0, 0.5, 2.0]), 1.0)
@@ -55,6 +59,12 @@ def soft(x: Float[Tensor, "*n"], threshold: float | Tensor) -> Float[Tensor, "*n
 
 def hard(x: Float[Tensor, "*n"], threshold: float | Tensor) -> Float[Tensor, "*n"]:
     """Hard threshold: x where |x| > t, else 0: an argmin of 1/2 (u - x)^2 + t^2/2 [u != 0].
+
+    Args:
+        x, threshold: as in `soft`.
+
+    Raises:
+        ValueError: as `soft`.
 
     >>> hard(torch.tensor([-3.0, 0.5, 2.0]), 1.0)
     tensor([-3.,  0.,  2.])
@@ -73,6 +83,9 @@ def firm(x: Float[Tensor, "*n"], low: float | Tensor, high: float | Tensor) -> F
     Args:
         x: any shape.
         low, high: 0 <= low < high. As high -> infinity it becomes `soft`, as high -> low `hard`.
+
+    Raises:
+        ValueError: as `soft`; `low` not below `high`.
 
     Reference: H.-Y. Gao and A. G. Bruce, WaveShrink with firm shrinkage, Stat. Sinica, 1997.
 
@@ -103,6 +116,9 @@ def estimate_sigma(
     Returns:
         sigma in the unit of x, one a batch element; 0 for a constant image.
 
+    Raises:
+        ValueError: unknown wavelet, too few axes, an empty axis, an integer tensor, NaN.
+
     Reference: D. L. Donoho and I. M. Johnstone, Biometrika 81, 1994.
 
     >>> noise = 0.1 * torch.randn(256, 256, generator=torch.Generator().manual_seed(0))
@@ -118,6 +134,9 @@ def visu_threshold(n: int, sigma: float | Tensor) -> Tensor:
     Args:
         n: number of coefficients, at least 1.
         sigma: noise level, number or tensor.
+
+    Raises:
+        ValueError: n below 1; a negative or NaN sigma.
 
     Reference: D. L. Donoho and I. M. Johnstone, Biometrika 81, 1994.
 
@@ -143,6 +162,9 @@ def sure_threshold(
     Args:
         band: coefficients (*batch, n).
         sigma: noise level.
+
+    Raises:
+        ValueError: an empty band, integers, NaN; a negative sigma.
 
     Reference: D. L. Donoho and I. M. Johnstone, J. Amer. Stat. Assoc. 90, 1995.
 
@@ -179,6 +201,9 @@ def bayes_threshold(
     Args:
         band: coefficients (*batch, n).
         sigma: noise level.
+
+    Raises:
+        ValueError: as `sure_threshold`.
 
     Reference: S. G. Chang, B. Yu, M. Vetterli, IEEE Trans. Image Process. 9, 2000.
 

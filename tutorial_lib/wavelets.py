@@ -5,6 +5,7 @@ transforms are differentiable, batched over leading axes, and run where their in
 """
 
 import math
+import operator
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -60,10 +61,16 @@ def max_level(size: int, wavelet: Wavelet) -> int:
 
     floor(log2(size / (taps - 1))), and at least 0: PyWavelets' `dwt_max_level`.
 
+    Raises:
+        ValueError: unknown wavelet, a size below one.
+
     >>> max_level(256, "haar"), max_level(256, "db8")
     (8, 4)
     """
-    return pywt.dwt_max_level(size, len(gains(wavelet)[0]))
+    taps, _ = gains(wavelet)
+    if not _is_count(size):
+        raise ValueError(f"size = {size}: a whole number of at least 1 is needed")
+    return pywt.dwt_max_level(size, len(taps))
 
 
 # One level ---------------------------------------------------------------------------------------
@@ -158,6 +165,9 @@ def wavedec(
     Returns:
         [cA_level, cD_level, ..., cD_1], as `pywt.wavedec`.
 
+    Raises:
+        ValueError: as `dwt`; a level that is not a whole number of at least 1.
+
     >>> [len(c) for c in wavedec(torch.randn(64), "haar", level=3)]
     [8, 8, 16, 32]
     """
@@ -171,7 +181,17 @@ def waverec(
     mode: Mode = "symmetric",
     shape: Sequence[int] | None = None,
 ) -> Float[Tensor, "*batch n"]:
-    """Inverse of `wavedec`. `shape=(n,)` cuts the extra sample that an odd size comes back with."""
+    """Inverse of `wavedec`.
+
+    Args:
+        coeffs: [cA_level, cD_level, ..., cD_1], each (*batch, m).
+        wavelet, mode: as given to `wavedec`.
+        shape: (n,) cuts the extra sample that an odd size comes back with.
+
+    Raises:
+        ValueError: as `dwt`; coefficients of another transform; a `shape` that cannot be.
+    """
+    _check_coeffs(coeffs, 1)
     return _waverec([coeffs[0], *((c,) for c in coeffs[1:])], wavelet, mode, shape, 1)
 
 
@@ -193,6 +213,9 @@ def wavedec2(
         [cA_level, Details(horizontal, vertical, diagonal)_level, ..., Details_1], PyWavelets'
         order. `horizontal` responds to horizontal edges: high-pass down the columns.
 
+    Raises:
+        ValueError: as `wavedec`.
+
     >>> cA, fine = wavedec2(torch.randn(3, 16, 16), "haar", level=1)
     >>> cA.shape, fine.diagonal.shape
     (torch.Size([3, 8, 8]), torch.Size([3, 8, 8]))
@@ -208,7 +231,17 @@ def waverec2(
     mode: Mode = "symmetric",
     shape: Sequence[int] | None = None,
 ) -> Float[Tensor, "*batch h w"]:
-    """Inverse of `wavedec2`. `shape=(h, w)` cuts the extra sample that odd sizes come back with."""
+    """Inverse of `wavedec2`.
+
+    Args:
+        coeffs: [cA_level, (horizontal, vertical, diagonal)_level, ..., (...)_1].
+        wavelet, mode: as given to `wavedec2`.
+        shape: (h, w) cuts the extra sample that odd sizes come back with.
+
+    Raises:
+        ValueError: as `waverec`.
+    """
+    _check_coeffs(coeffs, 2)
     details = [(v, h, d) for h, v, d in coeffs[1:]]
     return _waverec([coeffs[0], *details], wavelet, mode, shape, 2)
 
@@ -231,6 +264,9 @@ def swt(x: Float[Tensor, "*batch n"], wavelet: Wavelet, *, level: int) -> list[T
     Returns:
         [cA_level, cD_level, ..., cD_1], each (*batch, n): `pywt.swt(..., trim_approx=True)`.
 
+    Raises:
+        ValueError: as `wavedec`.
+
     Reference: M. J. Shensa, The discrete wavelet transform, IEEE Trans. Signal Process., 1992.
 
     >>> [tuple(c.shape) for c in swt(torch.randn(2, 12), "db2", level=2)]
@@ -240,21 +276,46 @@ def swt(x: Float[Tensor, "*batch n"], wavelet: Wavelet, *, level: int) -> list[T
 
 
 def iswt(coeffs: Sequence[Tensor], wavelet: Wavelet) -> Float[Tensor, "*batch n"]:
-    """Inverse of `swt`: at each level the mean of the two possible decimated inverses."""
+    """Inverse of `swt`: at each level the mean of the two possible decimated inverses.
+
+    Args:
+        coeffs: [cA_level, cD_level, ..., cD_1], each (*batch, n).
+        wavelet: as given to `swt`.
+
+    Raises:
+        ValueError: unknown wavelet; coefficients of another transform, or with NaN.
+    """
+    _check_coeffs(coeffs, 1)
     return _iswt([coeffs[0], *((c,) for c in coeffs[1:])], wavelet, 1)
 
 
 def swt2(x: Float[Tensor, "*batch h w"], wavelet: Wavelet, *, level: int) -> list:
     """Undecimated 2-D transform: [cA, Details_level, ..., Details_1], each (*batch, h, w).
 
-    See `swt`; the order is that of `pywt.swt2(..., trim_approx=True)`.
+    The order is that of `pywt.swt2(..., trim_approx=True)`.
+
+    Args:
+        x: (*batch, h, w), any sizes.
+        wavelet, level: see `swt`.
+
+    Raises:
+        ValueError: as `wavedec`.
     """
     approx, *details = _swt(x, wavelet, level, 2)
     return [approx, *(Details(h, v, d) for v, h, d in details)]
 
 
 def iswt2(coeffs: Sequence, wavelet: Wavelet) -> Float[Tensor, "*batch h w"]:
-    """Inverse of `swt2`."""
+    """Inverse of `swt2`.
+
+    Args:
+        coeffs: [cA, (horizontal, vertical, diagonal)_level, ...], each (*batch, h, w).
+        wavelet: as given to `swt2`.
+
+    Raises:
+        ValueError: as `iswt`.
+    """
+    _check_coeffs(coeffs, 2)
     return _iswt([coeffs[0], *((v, h, d) for h, v, d in coeffs[1:])], wavelet, 2)
 
 
@@ -271,19 +332,31 @@ def ravel_coeffs(coeffs: Sequence) -> tuple[Float[Tensor, "*batch n"], tuple]:
         the vector (*batch, n) and the layout, a tuple of shapes that `unravel_coeffs` takes;
         `math.prod(layout[0])` entries at the front are the approximation.
 
+    Raises:
+        ValueError: an empty list, or one that no transform returns.
+
     >>> flat, layout = ravel_coeffs(wavedec2(torch.randn(4, 8, 8), "haar", level=2))
     >>> flat.shape, layout
     (torch.Size([4, 64]), ((2, 2), (2, 2), (4, 4)))
     """
+    ndim = 1 if all(isinstance(c, Tensor) for c in coeffs) else 2
+    _check_coeffs(coeffs, ndim)
     levels = [(c,) if isinstance(c, Tensor) else tuple(c) for c in coeffs]
-    ndim = len(levels[-1]).bit_length()  # 1 detail band a level in 1-D, 3 in 2-D
     parts = [band for level in levels for band in level]
     layout = tuple(tuple(level[0].shape[-ndim:]) for level in levels)
     return torch.cat([p.flatten(-ndim) for p in parts], dim=-1), layout
 
 
 def unravel_coeffs(flat: Float[Tensor, "*batch n"], layout: tuple) -> list:
-    """Inverse of `ravel_coeffs`: the list of coefficients that `waverec`, `waverec2` take."""
+    """Inverse of `ravel_coeffs`: the list of coefficients that `waverec`, `waverec2` take.
+
+    Args:
+        flat: (*batch, n).
+        layout: as `ravel_coeffs` returned it.
+
+    Raises:
+        ValueError: a last axis that is not of the layout's length.
+    """
     bands = 2 ** len(layout[0]) - 1
     sizes = [math.prod(layout[0])] + [math.prod(s) for s in layout[1:] for _ in range(bands)]
     if flat.shape[-1] != sum(sizes):
@@ -322,6 +395,7 @@ def _wavedec(x: Tensor, wavelet: Wavelet, mode: str, level: int | None, ndim: in
 def _waverec(
     coeffs: Sequence, wavelet: Wavelet, mode: str, shape: Sequence[int] | None, ndim: int
 ) -> Tensor:
+    gains(wavelet)  # an unknown name is refused, however few the levels
     x = coeffs[0]
     _check(x, mode, ndim)
     for details in coeffs[1:]:
@@ -419,6 +493,29 @@ def _check(x: Tensor, mode: str, ndim: int) -> None:
         raise ValueError(f"x of shape {tuple(x.shape)} contains NaN")
 
 
+def _check_coeffs(coeffs: Sequence, ndim: int) -> None:
+    """[approximation, level, ...]: a level is one tensor in 1-D, three in 2-D."""
+
+    def is_level(c: object) -> bool:
+        if ndim == 1:
+            return isinstance(c, Tensor)
+        return isinstance(c, Sequence) and len(c) == 3 and all(isinstance(b, Tensor) for b in c)
+
+    if not (len(coeffs) and isinstance(coeffs[0], Tensor) and all(map(is_level, coeffs[1:]))):
+        raise ValueError(
+            f"coeffs = [{', '.join(type(c).__name__ for c in coeffs)}]: a tensor, then "
+            f"{'a tensor' if ndim == 1 else 'three tensors'} a level, is needed"
+        )
+
+
 def _check_level(level: int) -> None:
-    if not isinstance(level, int) or level < 1:
+    if not _is_count(level):
         raise ValueError(f"level = {level!r}: a whole number of at least 1 is needed")
+
+
+def _is_count(n: object) -> bool:
+    """A whole number of at least 1, one of NumPy's too."""
+    try:
+        return operator.index(n) >= 1
+    except TypeError:
+        return False

@@ -93,6 +93,9 @@ def locate(set_name: str, key: str) -> Path | None:
 def available(name: str) -> bool:
     """Whether every file of a set of `SETS` is on disk, so that loading it downloads nothing.
 
+    Raises:
+        ValueError: another name.
+
     >>> available("BSD69")
     Traceback (most recent call last):
     ValueError: unknown data set 'BSD69': known are BSDS500, BSD68, Set5, Levin

@@ -73,7 +73,14 @@ def photograph(
 
 
 def photographs(*, size: int = 256) -> Float[Tensor, "12 size size"]:
-    """The twelve `PHOTOGRAPHS` as one gray batch, in their order."""
+    """The twelve `PHOTOGRAPHS` as one gray batch, in their order.
+
+    Args:
+        size: pixels a side, as in `photograph`.
+
+    Raises:
+        ValueError: a size below one.
+    """
     return torch.stack([photograph(name, size=size) for name in PHOTOGRAPHS])
 
 

@@ -36,7 +36,9 @@ def profile(*, smoke: dict[str, Any], cpu: dict[str, Any], full: dict[str, Any])
     Raises:
         ValueError: keys that differ, or a key `name`.
 
-    >>> profile(smoke=dict(steps=8), cpu=dict(steps=600), full=dict(steps=40_000)).steps > 0
+    >>> sizes = dict(smoke=dict(steps=8), cpu=dict(steps=600), full=dict(steps=40_000))
+    >>> steps = profile(**sizes).steps  # 600 where TUTORIAL_PROFILE is not set
+    >>> steps == sizes[profile_name()]["steps"]
     True
     """
     settings = {"smoke": smoke, "cpu": cpu, "full": full}

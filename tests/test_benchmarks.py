@@ -128,4 +128,4 @@ def test_command_line_writes_what_it_measured(tmp_path):
     assert first["peak_mb"] > first["added_mb"] > 0
     done = subprocess.run([*command[:5], "fft"], cwd=root, capture_output=True, text=True)
     assert done.returncode == 2
-    assert "unknown job fft: allowed are dwt, shrinkage, deconvolution" in done.stderr
+    assert "unknown job fft: allowed are dwt, lifting, shrinkage, deconvolution" in done.stderr

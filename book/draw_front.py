@@ -1,7 +1,7 @@
-"""Draw the front page's picture of Part I from results that are computed here, in about 10 s.
+"""Draw the front page's pictures of Parts I and II from results computed here, in about a minute.
 
-`python book/draw_front.py` writes _static/part1.webp (three columns, one for each chapter, the
-problem above its solution) and _static/part1_narrow.webp (the same six tiles for a telephone).
+`python book/draw_front.py` writes _static/part1.webp and part2.webp (three columns, the problem
+above its solution), and part1_narrow.webp and part2_narrow.webp (the same tiles for a telephone).
 """
 
 import math
@@ -16,9 +16,12 @@ from torch import Tensor
 
 from tutorial_lib.data import add_noise, photograph
 from tutorial_lib.metrics import psnr
+from tutorial_lib.networks.winnet import split
 from tutorial_lib.operators import blur, wavelet_synthesis
+from tutorial_lib.plug_and_play import plug_and_play
 from tutorial_lib.solvers import fista
 from tutorial_lib.thresholding import denoise_wavelet
+from tutorial_lib.training.recipes import nenet, winnet
 from tutorial_lib.wavelets import ravel_coeffs, unravel_coeffs, wavedec2, waverec2
 
 STATIC = Path(__file__).parent / "_static"
@@ -94,6 +97,42 @@ def deconvolution(*, sigma: float = 0.005, lam: float = 3e-4) -> list[tuple[Tile
     ]
 
 
+def details(*, sigma: float = 50 / 255) -> list[tuple[Tile, str]]:
+    """Chapter 7: one detail channel inside WINNet, before and after the learned shrinkage."""
+    y = add_noise(photograph("camera", size=SIZE), sigma, seed=0)
+    net, level = winnet.trained(), torch.tensor(sigma).reshape(1, 1, 1, 1)
+    before = net.linn[0](*split(y[None, None]), level)[1]
+    after = net.shrinkage[0](before, level)
+    return [
+        ((0.5 + 0.8 * z[0, 0]).expand(3, SIZE, SIZE), f"a detail channel, {when}")
+        for z, when in ((before, "noisy"), (after, "shrunk"))
+    ]
+
+
+def blind(*, sigma: float = 50 / 255) -> list[tuple[Tile, str]]:
+    """Chapter 7: WINNet removes noise of a level that it is not told."""
+    clean = photograph("chelsea", size=SIZE)
+    noisy = add_noise(clean, sigma, seed=0)
+    image, _ = winnet.denoise(noisy)
+    return [
+        (z.expand(3, SIZE, SIZE), f"{what}, {decibels(z, clean)}")
+        for z, what in ((noisy, "noisy"), (image, "WINNet, blind"))
+    ]
+
+
+def plugged(*, sigma: float = 2.55 / 255) -> list[tuple[Tile, str]]:
+    """Chapter 8: the same network inside an algorithm that deblurs."""
+    clean = photograph("motorcycle", size=SIZE)
+    H = blur(shake(), (SIZE, SIZE))
+    blurred = add_noise(H(clean), sigma, seed=0)
+    networks = {"denoise": winnet.trained(), "estimate": nenet.trained()}
+    image = plug_and_play(blurred, H, **networks).value
+    return [
+        (z.expand(3, SIZE, SIZE), f"{what}, {decibels(z, clean)}")
+        for z, what in ((blurred, "blurred"), (image, "plug and play"))
+    ]
+
+
 def paint(tile: Tile, label: str) -> Image.Image:
     """A tile with its label on a dark strip."""
     pixels = (tile.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
@@ -117,11 +156,14 @@ def compose(rows: list[list[Image.Image]]) -> Image.Image:
 
 
 if __name__ == "__main__":
-    pairs = [
-        [paint(*tile) for tile in tiles]
-        for tiles in (approximation(), denoising(), deconvolution())
-    ]
-    columns = [list(row) for row in zip(*pairs, strict=True)]
-    for name, rows in {"part1.webp": columns, "part1_narrow.webp": pairs}.items():
-        compose(rows).save(STATIC / name, quality=85, method=6)
-        print(f"book/_static/{name}: {(STATIC / name).stat().st_size / 1000:.0f} kB")
+    torch.set_grad_enabled(False)
+    parts = {
+        "part1": (approximation, denoising, deconvolution),
+        "part2": (details, blind, plugged),
+    }
+    for part, results in parts.items():
+        pairs = [[paint(*tile) for tile in result()] for result in results]
+        columns = [list(row) for row in zip(*pairs, strict=True)]
+        for name, rows in {f"{part}.webp": columns, f"{part}_narrow.webp": pairs}.items():
+            compose(rows).save(STATIC / name, quality=85, method=6)
+            print(f"book/_static/{name}: {(STATIC / name).stat().st_size / 1000:.0f} kB")

@@ -4,9 +4,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from tutorial_lib.data import add_noise, photograph
+from tutorial_lib.metrics import psnr
 from tutorial_lib.networks.linn import LINN, LiftingNet, shrink
 from tutorial_lib.networks.winnet import CLISTA, NENet, WINNet, dct_kernels, merge, patches, split
-from tutorial_lib.thresholding import soft
+from tutorial_lib.thresholding import denoise_wavelet, soft
+from tutorial_lib.training.recipes import winnet
 
 
 def size(module: torch.nn.Module) -> int:
@@ -233,3 +236,29 @@ def test_refusals():
         NENet()(torch.rand(40, 40), stride=0)
     with pytest.raises(ValueError, match="padding = 'mirror': allowed are 'replicate', 'circular'"):
         WINNet(padding="mirror")
+
+
+def test_shipped_weights_denoise_better_than_wavelets_without_being_told_the_level():
+    x = photograph("chelsea", size=128)
+    for level in (15, 50):
+        y = add_noise(x, level / 255, seed=3)
+        cleaned, found = winnet.denoise(y)
+        told, _ = winnet.denoise(y, level / 255)
+        haar = denoise_wavelet(
+            y,
+            sigma=level / 255,
+            wavelet="haar",
+            threshold=3.0,
+            shrink="hard",
+            transform="undecimated",
+        )
+        assert abs(255 * found - level) < 2.5
+        assert psnr(cleaned, x) > psnr(haar, x) + 0.5
+        assert psnr(cleaned, x) == pytest.approx(psnr(told, x).item(), abs=0.25)
+
+
+def test_shipped_weights_keep_a_clean_picture():
+    net = winnet.trained()
+    assert net.shrinkage[0].identity_penalty() < 1e-3
+    x = photograph("camera", size=96)
+    assert psnr(net(x, 0.0)[4:-4, 4:-4], x[4:-4, 4:-4]) > 50

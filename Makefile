@@ -1,6 +1,7 @@
-# make book | test | notebooks | bench | lint | env | clean.  Each creates what it needs, from nothing.
+# make book | test | notebooks | train | bench | lint | env | clean.  Each creates what it needs, from nothing.
 #   make book BIN=/path/to/env/bin    use an environment of your own (conda) instead of .venv
 #   make test PIN=                    the newest version of everything instead of constraints.txt
+#   make train NAME=winnet            train one network, for TUTORIAL_PROFILE; it goes on where it was stopped
 
 PYTHON ?= python3
 PIN ?= -c constraints.txt
@@ -15,9 +16,9 @@ SOURCES := _config.yml _toc.yml constraints.txt $(wildcard notebooks/*.ipynb) $(
     tutorial_lib -type f ! -path '*/__pycache__/*' ! -path 'book/chapters/*')
 BUILT := _build/.$(PROFILE)$(if $(TUTORIAL_DATA_DIR),-data)
 
-.PHONY: help env book notebooks test bench lint clean
+.PHONY: help env book notebooks test train bench lint clean
 help:
-	@sed -n '1,3s/^# *//p' Makefile
+	@sed -n '1,4s/^# *//p' Makefile
 
 env: $(ENV)
 	@echo "Ready: $(BIN)/python"
@@ -63,6 +64,9 @@ test: $(ENV)
 	@$(MAKE) --no-print-directory book
 	$(BIN)/python -m pytest -q -m book tests/book
 	@echo "All passed: lint, package, chapters, solutions, pages."
+
+train: $(ENV)
+	@$(BIN)/python -m tutorial_lib $(if $(NAME),train $(NAME) --profile $(PROFILE),list)
 
 .venv/.bench: .venv/.installed
 	.venv/bin/python -m pip install $(PIN) -e ".[bench]"

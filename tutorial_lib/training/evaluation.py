@@ -1,0 +1,113 @@
+"""Scores of a denoiser on a folder of pictures."""
+
+import math
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tutorial_lib.data import add_noise, read_image
+from tutorial_lib.data.patches import LUMA
+from tutorial_lib.metrics import psnr, ssim
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".npy")
+Denoiser = Callable[[Tensor, float | None], tuple[Tensor, float]]
+
+
+def pictures(folder: str | Path) -> list[Path]:
+    """The picture files of a folder, by name; not of folders inside.
+
+    Raises:
+        ValueError: there is none. NotADirectoryError: it is no folder.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{folder}: no such folder")
+    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
+    if not paths:
+        raise ValueError(f"{folder}: holds no picture ({', '.join(SUFFIXES)})")
+    return paths
+
+
+def read_gray(path: str | Path) -> Float[Tensor, "h w"]:
+    """A picture in [0, 1]; of a coloured one the luma 0.299 R + 0.587 G + 0.114 B (BT.601)."""
+    x = read_image(path)
+    if x.ndim == 3 and x.shape[0] == 3:
+        return torch.einsum("c,chw->hw", torch.tensor(LUMA), x)
+    if x.ndim != 2:
+        raise ValueError(f"{path}: expected gray (h, w) or colour (3, h, w), got {tuple(x.shape)}")
+    return x
+
+
+def evaluate(denoise: Denoiser, folder: str | Path, *, sigma: float) -> dict[str, dict[str, float]]:
+    """The scores of a denoiser on each picture of a folder, with noise added.
+
+    The noise is white and Gaussian, seeded by the checksum CRC-32 of the file's name, neither
+    clipped nor quantised. The denoiser is not told its level.
+
+    Args:
+        denoise: from a noisy gray image (h, w) and None to the denoised image and the level used.
+        folder: of pictures of at least 11 x 11 pixels; coloured ones are made gray.
+        sigma: standard deviation of the noise, in [0, 1].
+
+    Returns:
+        {file: {"psnr": ..., "ssim": ..., "psnr_noisy": ...}}; both PSNR in decibels.
+
+    Raises:
+        ValueError: no picture, or one that cannot be read, is not gray or coloured, or too small.
+    """
+    scores = {}
+    for path in pictures(folder):
+        x = read_gray(path)
+        if min(x.shape) < 11:
+            raise ValueError(f"{path}: expected at least 11 x 11 pixels, got {tuple(x.shape)}")
+        y = add_noise(x, sigma, seed=zlib.crc32(path.name.encode()))
+        with torch.no_grad():
+            cleaned, _ = denoise(y, None)
+        scores[path.name] = {
+            "psnr": psnr(cleaned, x).item(),
+            "ssim": ssim(cleaned, x).item(),
+            "psnr_noisy": psnr(y, x).item(),
+        }
+    return scores
+
+
+def mean(scores: dict[str, dict[str, float]]) -> dict[str, float]:
+    """The mean of each score over the pictures.
+
+    >>> mean({"a.png": {"psnr": 29.0}, "b.png": {"psnr": 30.0}})
+    {'psnr': 29.5}
+    """
+    keys = next(iter(scores.values()))
+    return {k: math.fsum(s[k] for s in scores.values()) / len(scores) for k in keys}
+
+
+def by_tiles(
+    f: Callable[[Tensor], Tensor],
+    y: Float[Tensor, "h w"],
+    *,
+    size: int = 1024,
+    margin: int = 64,
+) -> Float[Tensor, "h w"]:
+    """f(y) in bounded memory: tiles of size x size pixels, each computed with a margin around.
+
+    Args:
+        f: from an image to one of the same shape, where far pixels hardly matter.
+        y: of any size; one that a tile holds is computed at once.
+        size, margin: pixels.
+
+    >>> y = torch.rand(50, 70)
+    >>> torch.equal(by_tiles(lambda t: 2 * t, y, size=32, margin=4), 2 * y)
+    True
+    """
+    out = torch.empty_like(y)
+    for top in range(0, y.shape[0], size):
+        for left in range(0, y.shape[1], size):
+            a, b = max(0, top - margin), max(0, left - margin)
+            tile = f(y[a : top + size + margin, b : left + size + margin])
+            inner = tile[top - a : top - a + size, left - b : left - b + size]
+            out[top : top + size, left : left + size] = inner
+    return out

@@ -3,7 +3,7 @@
 from functools import cache
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -49,7 +49,7 @@ def origin() -> str:
     return "the twelve bundled photographs"
 
 
-def _crop(pictures: list[UInt8[Tensor, "h w"]], g: torch.Generator, size: int) -> Tensor:
+def _crop(pictures: list[Tensor], g: torch.Generator, size: int) -> Tensor:
     def draw(n: int) -> int:
         return int(torch.randint(n, (), generator=g))
 
@@ -61,7 +61,7 @@ def _crop(pictures: list[UInt8[Tensor, "h w"]], g: torch.Generator, size: int) -
 
 
 @cache
-def _pictures(bundled: bool) -> list[UInt8[Tensor, "h w"]]:
+def _pictures(bundled: bool) -> list[Tensor]:
     """Every photograph at four scales, as bytes: 180 MB for BSDS500."""
     if bundled:
         gray = list(photographs(size=256))

@@ -12,7 +12,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # a busy machine: threads w
 
 from . import runner  # torch, imported there, reads the variable
 
-JOBS = ("dwt", "lifting", "shrinkage", "deconvolution")
+JOBS = ("dwt", "lifting", "shrinkage", "deconvolution", "flow")
 
 
 def main() -> None:

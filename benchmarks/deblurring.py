@@ -22,7 +22,7 @@ from tutorial_lib.operators import LinearOperator, blur, wavelet_synthesis
 from tutorial_lib.plug_and_play import log_levels, plug_and_play, plug_and_play_scheduled
 from tutorial_lib.solvers import fista
 from tutorial_lib.total_variation import restore_tv
-from tutorial_lib.training.weights import WEIGHTS, fill, load_weights
+from tutorial_lib.training.weights import WEIGHTS, load_network
 
 PHOTOGRAPHS = ("camera", "astronaut", "coffee", "motorcycle")
 SIGMA, SIZE = 2.55 / 255, 256
@@ -57,18 +57,17 @@ def classical(H: LinearOperator, y: Tensor, clean: Tensor) -> dict[str, Tensor]:
 
 def learned(H: LinearOperator, y: Tensor, clean: Tensor) -> dict[str, Tensor]:
     """PSNR (n,) of plug and play with its own schedule and with DPIR's, and the steps taken."""
-    nets = WINNet(), NENet()
-    for name, net in zip(("winnet", "nenet"), nets, strict=True):
-        fill(net, load_weights(name)[0], source=name)
-    winnet, nenet = nets
-    run = plug_and_play(y, H, denoise=winnet, estimate=nenet)
-    fixed = plug_and_play_scheduled(y, H, denoise=winnet, sigma=SIGMA, levels=log_levels(SIGMA))
-    return {
-        "plug-and-play": quality(run.value, clean),
-        "its last x": quality(run.fitted, clean),
-        "fixed schedule": quality(fixed.value, clean),
-        "steps": run.history[1:].isfinite().sum(0),
-    }
+    winnet, nenet = load_network("winnet", WINNet()), load_network("nenet", NENet())
+    options = {"denoise": winnet, "sigma": SIGMA, "levels": log_levels(SIGMA)}
+    scores = {"plug-and-play": [], "its last x": [], "fixed schedule": [], "steps": []}
+    for one, truth in zip(y, clean, strict=True):  # twice as fast as a batch: it fits the cache
+        run = plug_and_play(one, H, denoise=winnet, estimate=nenet)
+        scores["plug-and-play"].append(quality(run.value, truth))
+        scores["its last x"].append(quality(run.fitted, truth))
+        fixed = plug_and_play_scheduled(one, H, **options).value
+        scores["fixed schedule"].append(quality(fixed, truth))
+        scores["steps"].append(run.history[1:].isfinite().sum())
+    return {name: torch.stack(values) for name, values in scores.items()}
 
 
 def quality(x: Tensor, clean: Tensor) -> Tensor:

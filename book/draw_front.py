@@ -97,6 +97,7 @@ def deconvolution(*, sigma: float = 0.005, lam: float = 3e-4) -> list[tuple[Tile
     ]
 
 
+@torch.no_grad()
 def details(*, sigma: float = 50 / 255) -> list[tuple[Tile, str]]:
     """Chapter 7: one detail channel inside WINNet, before and after the learned shrinkage."""
     y = add_noise(photograph("camera", size=SIZE), sigma, seed=0)
@@ -120,6 +121,7 @@ def blind(*, sigma: float = 50 / 255) -> list[tuple[Tile, str]]:
     ]
 
 
+@torch.no_grad()
 def plugged(*, sigma: float = 2.55 / 255) -> list[tuple[Tile, str]]:
     """Chapter 8: the same network inside an algorithm that deblurs."""
     clean = photograph("motorcycle", size=SIZE)
@@ -156,7 +158,6 @@ def compose(rows: list[list[Image.Image]]) -> Image.Image:
 
 
 if __name__ == "__main__":
-    torch.set_grad_enabled(False)
     parts = {
         "part1": (approximation, denoising, deconvolution),
         "part2": (details, blind, plugged),

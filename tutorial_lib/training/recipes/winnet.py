@@ -107,6 +107,7 @@ def trained(name: str = "winnet") -> WINNet:
     return load_network(name, WINNet())
 
 
+@torch.no_grad()
 def denoise(
     y: Float[Tensor, "h w"], sigma: float | None = None
 ) -> tuple[Float[Tensor, "h w"], float]:

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -13,6 +14,7 @@ PROFILES = winnet.PROFILES
 recipe = partial(winnet.recipe, sigma=SIGMA)
 
 
+@torch.no_grad()
 def denoise(
     y: Float[Tensor, "h w"], sigma: float | None = None
 ) -> tuple[Float[Tensor, "h w"], float]:

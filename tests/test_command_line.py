@@ -17,8 +17,10 @@ from tutorial_lib import __main__ as command_line
 from tutorial_lib.data import add_noise, photograph, read_image, write_image
 from tutorial_lib.data.files import read_array
 from tutorial_lib.metrics import psnr, ssim
+from tutorial_lib.networks.winnet import NENet, WINNet
 from tutorial_lib.thresholding import denoise_wavelet
 from tutorial_lib.training import load_weights, recipes, save_weights, weights
+from tutorial_lib.training.recipes import nenet, winnet
 
 
 @pytest.fixture
@@ -42,7 +44,11 @@ def toy(monkeypatch, tmp_path_factory):
     monkeypatch.setattr(recipes, "__path__", path)
     folder = tmp_path_factory.mktemp("weights")
     monkeypatch.setattr(weights, "WEIGHTS", folder)
-    return folder
+    for trained in (winnet.trained, nenet.trained):
+        trained.cache_clear()
+    yield folder
+    for trained in (winnet.trained, nenet.trained):
+        trained.cache_clear()
 
 
 def test_as_a_module():
@@ -321,28 +327,19 @@ def test_list_names_networks_and_weights_with_scores(run, toy):
 
 def test_winnet_denoises_gray_colour_and_by_tiles(run, toy, tmp_path):
     """With weights as they are at the start of training: the command, not the quality."""
-    from tutorial_lib.networks.winnet import NENet, WINNet
-    from tutorial_lib.training.recipes import nenet, winnet
-
-    for trained in (winnet.trained, nenet.trained):
-        trained.cache_clear()
     torch.manual_seed(0)
     network = WINNet()
     save_weights("winnet", network, {})
     save_weights("nenet", NENet(), {})
-    try:
-        for gray in (True, False):
-            x = add_noise(photograph("astronaut", size=32, gray=gray), 0.1)
-            write_image(tmp_path / "in.png", x)
-            code, out, _ = run(
-                "denoise", tmp_path / "in.png", tmp_path / "out.png", "--method", "winnet"
-            )
-            assert code == 0
-            assert re.search(r"winnet, sigma [\d.]+/255 \(estimated\)", out)
-            assert read_image(tmp_path / "out.png").shape == x.shape
-        y = photograph(size=32)
-        expected = network(y, 0.1).detach()
-        torch.testing.assert_close(winnet.denoise(y, 0.1)[0].detach(), expected)
-    finally:
-        for trained in (winnet.trained, nenet.trained):
-            trained.cache_clear()
+    for gray in (True, False):
+        x = add_noise(photograph("astronaut", size=32, gray=gray), 0.1)
+        write_image(tmp_path / "in.png", x)
+        code, out, _ = run(
+            "denoise", tmp_path / "in.png", tmp_path / "out.png", "--method", "winnet"
+        )
+        assert code == 0
+        assert re.search(r"winnet, sigma [\d.]+/255 \(estimated\)", out)
+        assert read_image(tmp_path / "out.png").shape == x.shape
+    y = photograph(size=32)
+    expected = network(y, 0.1).detach()
+    torch.testing.assert_close(winnet.denoise(y, 0.1)[0].detach(), expected)

@@ -98,7 +98,7 @@ class AdditiveCoupling(nn.Module):
         swap: exchange the roles of the two halves.
 
     Raises:
-        ValueError (when called): an odd number of channels.
+        ValueError: when called, an odd number of channels.
 
     Reference: L. Dinh, D. Krueger, Y. Bengio, NICE: non-linear independent components estimation,
     ICLR workshop, 2015.
@@ -167,7 +167,7 @@ class ActNorm(nn.Module):
         channels: c.
 
     Raises:
-        ValueError (when called): another number of channels.
+        ValueError: when called, another number of channels.
 
     Reference: D. P. Kingma, P. Dhariwal, Glow: generative flow with invertible 1x1 convolutions,
     NeurIPS 2018.
@@ -205,7 +205,7 @@ class Invertible1x1(nn.Module):
         channels: c.
 
     Raises:
-        ValueError (when called): another number of channels.
+        ValueError: when called, another number of channels.
 
     Reference: D. P. Kingma, P. Dhariwal, Glow: generative flow with invertible 1x1 convolutions,
     NeurIPS 2018.
@@ -243,7 +243,7 @@ class Squeeze(nn.Module):
     The four pixels of a block lie c channels apart. log_det = 0.
 
     Raises:
-        ValueError (when called): odd sizes; for the inverse, channels not divisible by four.
+        ValueError: when called, odd sizes; for the inverse, channels not divisible by four.
     """
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, "b c4 h2 w2"], LogDet]:
@@ -263,7 +263,7 @@ class Haar(nn.Module):
     The map is a rotation, so log_det = 0, and bits per dimension keep their meaning.
 
     Raises:
-        ValueError (when called): odd sizes; for the inverse, channels not divisible by four.
+        ValueError: when called, odd sizes; for the inverse, channels not divisible by four.
     """
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, "b c4 h2 w2"], LogDet]:

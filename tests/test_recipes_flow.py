@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tutorial_lib.networks.flow import Flow, bits_per_dim, log_prob
-from tutorial_lib.training import load_weights, shipped
+from tutorial_lib.training import load_weights
 from tutorial_lib.training.recipes import flow2d, glow
 from tutorial_lib.training.weights import fill
 
@@ -85,8 +85,6 @@ def test_tiles_lie_side_by_side():
 
 @each_law
 def test_shipped_flow_is_close_to_the_entropy(name):
-    if f"flow2d_{name}" not in shipped():
-        pytest.skip("no weights yet")
     state, record = load_weights(f"flow2d_{name}")
     sizes = {key: record["config"][key] for key in ("layers", "width", "batch_size")}
     flow = flow2d.recipe(density=name, **sizes).network()

@@ -32,7 +32,7 @@ Rule = Literal["visu", "sure", "bayes"]
 Shrink = Literal["soft", "hard", "firm"]
 Transform = Literal["decimated", "undecimated", "cycle-spun"]
 MAD = 0.6744897501960817  # median of |n| for n standard normal
-GROUP = 2**20  # numbers denoised at a time on a CPU: 4 MB of float32
+GROUP = 2**21  # numbers denoised at a time on a CPU: 8 MB of float32
 
 # Shrinkage functions -----------------------------------------------------------------------------
 
@@ -54,7 +54,7 @@ def soft(x: Float[Tensor, "*n"], threshold: float | Tensor) -> Float[Tensor, "*n
     tensor([-2.,  0.,  1.])
     """
     threshold = _threshold(threshold, x)
-    return x - x.clamp(-threshold, threshold)
+    return x - torch.maximum(torch.minimum(x, threshold), -threshold)  # `clamp` takes twice as long
 
 
 def hard(x: Float[Tensor, "*n"], threshold: float | Tensor) -> Float[Tensor, "*n"]:
@@ -171,7 +171,7 @@ def sure_threshold(
     >>> sure_threshold(torch.zeros(4), 0.1) == visu_threshold(4, 0.1)
     tensor(True)
     """
-    _check_band(band)
+    _energy(band)
     if band.dtype in (torch.float16, torch.bfloat16):  # sums of many squares need more digits
         return sure_threshold(band.float(), sigma).to(band.dtype)
     n = band.shape[-1]
@@ -210,10 +210,10 @@ def bayes_threshold(
     >>> bayes_threshold(torch.tensor([3.0, -3.0, 3.0, -3.0]), 1.0)
     tensor(0.3536)
     """
-    _check_band(band)
-    dtype = torch.promote_types(band.dtype, torch.float32)
+    energy = _energy(band)
+    dtype = energy.dtype
     variance = _noise_level(sigma, dtype, band.device).square()
-    signal = band.to(dtype).square().mean(-1) - variance
+    signal = energy - variance
     least = (torch.finfo(dtype).eps * variance).clamp(min=torch.finfo(dtype).tiny)
     return (variance / torch.maximum(signal, least).sqrt()).to(band.dtype)
 
@@ -382,14 +382,17 @@ def _noise_level(
     return sigma
 
 
-def _check_band(band: Tensor) -> None:
+def _energy(band: Tensor) -> Tensor:
+    """Mean square over the last axis, in float32 at least; NaN would be seen in it."""
     if not band.is_floating_point() or band.shape[-1] == 0:
         raise ValueError(
             f"band of shape {tuple(band.shape)} and {band.dtype}: a floating-point tensor with at "
             "least one coefficient is needed"
         )
-    if band.sum().isnan() and band.isnan().any():
+    energy = band.to(torch.promote_types(band.dtype, torch.float32)).square().mean(-1)
+    if energy.isnan().any():
         raise ValueError(f"band of shape {tuple(band.shape)} contains NaN")
+    return energy
 
 
 def _threshold(threshold: float | Tensor, x: Tensor) -> Tensor:

@@ -265,6 +265,18 @@ def test_an_estimate_that_does_not_fall_ends_at_the_cap():
     assert run.steps == 7 and not run.converged
 
 
+def test_without_decay_the_level_goes_where_the_estimate_says():
+    said = [1.0, 5.0, 7.0, 12.0, 0.5]  # of y, x_1, ...: it rises, even above its start
+    left = iter(said)
+    run = plug_and_play(
+        randn(8, 9),
+        OPERATORS["identity"],
+        denoise=halve,
+        estimate=lambda x: torch.full((len(x),), next(left), dtype=x.dtype),
+    )
+    assert run.history.tolist() == said and run.steps == 4 and run.converged
+
+
 @pytest.mark.parametrize("decay", [0.5, 0.8, 0.95])
 def test_with_decay_it_ends_whatever_the_estimate_says(decay):
     stuck.calls = [True] * 98 + [False]

@@ -9,7 +9,7 @@ from tutorial_lib.metrics import psnr
 from tutorial_lib.networks.linn import LINN, LiftingNet, shrink
 from tutorial_lib.networks.winnet import CLISTA, NENet, WINNet, dct_kernels, merge, patches, split
 from tutorial_lib.thresholding import denoise_wavelet, soft
-from tutorial_lib.training.recipes import winnet
+from tutorial_lib.training.recipes import nenet, winnet
 
 
 def size(module: torch.nn.Module) -> int:
@@ -199,12 +199,27 @@ def test_patches_are_rows_of_pixels():
     torch.testing.assert_close(patches(y), F.unfold(y[None, None], 8)[0].T)
 
 
-def test_weights_between_are_those_of_the_patch_before():
+def test_weights_are_averaged_before_the_sigmoid_and_hold_between_the_patches():
     net, y = NENet(), torch.rand(2, 40, 33)
-    every, second = net.weights(y), net.weights(y, stride=2)
-    assert every.shape == second.shape == (2, 33, 26)
-    torch.testing.assert_close(second[:, ::2, ::2], every[:, ::2, ::2])
-    assert torch.equal(second[:, 1::2, 1::2], second[:, :-1:2, :-1:2])
+    z = patches(y)[:, None]
+    for kernel in net.kernels[:-1]:
+        z = F.relu(F.conv2d(z, kernel[:, :, None]))
+    z = F.conv2d(z, net.kernels[-1][:, :, None]).mean((1, 3)).reshape(2, 33, 26)
+    for stride, reach in ((1, 8), (2, 4), (5, 1), (9, 0)):
+        w = net.weights(y, stride=stride)
+        assert w.shape == z.shape
+        grid = z[:, ::stride, ::stride]  # one place of it, by hand
+        near = grid[:, max(0, 3 - reach) : 4 + reach, max(0, 2 - reach) : 3 + reach]
+        expected = near.mean((1, 2)).sigmoid()
+        torch.testing.assert_close(w[:, 3 * stride, 2 * stride], expected)
+        assert torch.equal(w[:, stride - 1 :: stride], w[:, : 34 - stride : stride])
+
+
+@pytest.mark.parametrize("level", [10, 25, 55])
+def test_weak_noise_is_not_taken_for_a_flat_patch(level):
+    """Weights that follow the noise itself read 52 where there is 55 (on a flat picture)."""
+    y = level / 255 * torch.randn(192, 192, generator=torch.Generator().manual_seed(1))
+    assert 255 * nenet.trained()(y).item() == pytest.approx(level, rel=0.015)
 
 
 def test_nenet_prefers_the_patches_it_is_told_to():

@@ -56,7 +56,7 @@ def plug_and_play(
     lam: float | int = 0.23,
     strength: float | int = 2.0,
     start: float | int = 10.0,
-    decay: float | int = 1.0,
+    decay: float | int | None = None,
     sigma: float | None = None,
     z0: Float[Tensor, "..."] | None = None,
     max_steps: int = 30,
@@ -67,12 +67,12 @@ def plug_and_play(
     beta_0 = estimate(y), beta_1 = start beta_0, z_0 = y; for k = 1, 2, ... while beta_k > beta_0
 
         x_k = argmin_x 1/2 ||y - H x||^2 + lam/2 (beta_0 / beta_k)^2 ||x - z_{k-1}||^2,
-        beta_{k+1} = min(estimate(x_k), decay beta_k),
+        beta_{k+1} = estimate(x_k),
         z_k = denoise(x_k, strength beta_{k+1}).
 
-    The published rule is decay = 1. Nothing then says that beta falls at all, and max_steps may be
-    what ends it. With decay < 1 at most 1 + log(start) / log(1 / decay) steps are needed,
-    whatever `estimate` says.
+    Nothing says that beta falls, and max_steps may be what ends it. With a decay below 1,
+    beta_{k+1} = min(estimate(x_k), decay beta_k), and at most 1 + log(start) / log(1 / decay)
+    steps are needed, whatever `estimate` says.
 
     Args:
         y: (*batch, *shape_out).
@@ -84,7 +84,7 @@ def plug_and_play(
         strength: the denoiser is told this multiple of the level, for the noise of x_k is not
             white.
         start: beta_1 / beta_0, above 1.
-        decay: in (0, 1].
+        decay: in (0, 1]; None, the published rule, lets beta go where `estimate` says.
         sigma: beta_0, where it is known, or where y is no image to estimate it from.
         z0: start (*batch, *shape_in); None: y if H keeps the shape, else H^T y.
         max_steps: at least 1.
@@ -115,7 +115,7 @@ def plug_and_play(
         ("lam", lam, 0 <= lam < math.inf),
         ("strength", strength, 0 < strength < math.inf),
         ("start", start, 1 < start < math.inf),
-        ("decay", decay, 0 < decay <= 1),
+        ("decay", decay, decay is None or 0 < decay <= 1),
     ):
         if not fits:
             allowed = {"lam": "at least 0", "start": "above 1", "decay": "in (0, 1]"}
@@ -136,7 +136,8 @@ def plug_and_play(
         k += 1
         weight = lam * (first[rows] / beta).square()
         x_k = solve(b[rows] + _lift(weight, H.shape_in) * z[rows], weight)
-        beta = torch.minimum(_levels(estimate, x_k, f"x_{k}"), decay * beta)
+        found = _levels(estimate, x_k, f"x_{k}")
+        beta = found if decay is None else torch.minimum(found, decay * beta)
         z_k = _denoised(denoise, x_k, strength * beta, k)
         x, z = x.index_copy(0, rows, x_k), z.index_copy(0, rows, z_k)
         history.append(torch.full_like(first, math.nan).index_copy(0, rows, beta))

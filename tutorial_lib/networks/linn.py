@@ -369,7 +369,8 @@ class _Shrink(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, threshold: Tensor) -> Tensor:
-        y = x - torch.clamp(x, -threshold, threshold)
+        y = torch.clamp(x, -threshold, threshold)
+        torch.sub(x, y, out=y)
         ctx.save_for_backward(y)
         ctx.shape = threshold.shape
         return y

@@ -13,7 +13,7 @@ from tutorial_lib.networks.winnet import WINNet
 
 from ..evaluation import by_tiles
 from ..loop import Recipe
-from ..weights import load_network
+from ..weights import fill, load_network, load_weights
 
 LARGEST = 55 / 255
 PROFILES = {
@@ -67,6 +67,8 @@ def recipe(
     bundled: bool = False,
     levels: int = 1,
     sigma: float | None = None,
+    lr: float = 1e-3,
+    start: str | None = None,
     seed: int = 0,
 ) -> Recipe:
     """WINNet for one noise level, or blind.
@@ -77,6 +79,8 @@ def recipe(
         bundled: train on the bundled photographs in any case (for quick trials).
         levels: number of scales.
         sigma: one noise level, in [0, 1]; None: from 0 to 55/255.
+        lr: the largest learning rate.
+        start: name of weights with one scale to begin from, in each scale; None: at random.
         seed: of the patches and of their noise.
     """
     x = photographs(size=256)[:pictures]
@@ -92,27 +96,44 @@ def recipe(
         return {"psnr": sum(scores.values()) / len(scores), **scores}
 
     return Recipe(
-        network=partial(WINNet, levels),
+        network=partial(begin, levels, start),
         batch=partial(batch, size=size, sigma=sigma, seed=seed, bundled=bundled),
         loss=loss,
         validate=validate,
         batch_size=batch_size,
+        lr=lr,
         data="the twelve bundled photographs" if bundled else origin(),
     )
 
 
+def begin(levels: int, start: str | None) -> WINNet:
+    """A new network, or one whose scales are those of the weights `start`."""
+    network = WINNet(levels)
+    if start is not None:
+        state, _ = load_weights(start)
+        scales = [
+            {k.replace(".0.", f".{j}.", 1): v for k, v in state.items()} for j in range(levels)
+        ]
+        fill(network, {k: v for scale in scales for k, v in scale.items()})
+    return network
+
+
 @cache
-def trained(name: str = "winnet") -> WINNet:
+def trained(name: str = "winnet", levels: int = 1) -> WINNet:
     """The network with the weights that come with the package."""
-    return load_network(name, WINNet())
+    return load_network(name, WINNet(levels))
 
 
 @torch.no_grad()
 def denoise(
-    y: Float[Tensor, "h w"], sigma: float | None = None
+    y: Float[Tensor, "h w"],
+    sigma: float | None = None,
+    *,
+    name: str = "winnet",
+    levels: int = 1,
 ) -> tuple[Float[Tensor, "h w"], float]:
     """Denoise a gray image of any size; NENet estimates the noise level where it is None."""
     from . import nenet  # here, because it draws its patches with `batch`
 
     level = nenet.estimate(y) if sigma is None else sigma
-    return by_tiles(lambda tile: trained()(tile, level), y), level
+    return by_tiles(lambda tile: trained(name, levels)(tile, level), y), level

@@ -2,22 +2,22 @@
 
 from functools import partial
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..evaluation import by_tiles
 from . import winnet
 
 SIGMA = 25 / 255
-PROFILES = winnet.PROFILES
+PROFILES = {
+    "smoke": winnet.PROFILES["smoke"] | {"lr": 1e-4, "start": "winnet"},
+    "cpu": winnet.PROFILES["cpu"] | {"steps": 1_500, "lr": 1e-4, "start": "winnet"},
+    "full": winnet.PROFILES["full"] | {"lr": 1e-3, "start": None},
+}
 recipe = partial(winnet.recipe, sigma=SIGMA)
 
 
-@torch.no_grad()
 def denoise(
     y: Float[Tensor, "h w"], sigma: float | None = None
 ) -> tuple[Float[Tensor, "h w"], float]:
     """Denoise a gray image of any size, as if its noise level were 25/255 where it is None."""
-    level = SIGMA if sigma is None else sigma
-    return by_tiles(lambda tile: winnet.trained("winnet25")(tile, level), y), level
+    return winnet.denoise(y, SIGMA if sigma is None else sigma, name="winnet25")

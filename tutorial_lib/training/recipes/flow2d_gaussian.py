@@ -4,5 +4,5 @@ from functools import partial
 
 from . import flow2d
 
-PROFILES = flow2d.PROFILES
+PROFILES = flow2d.PROFILES | {"cpu": flow2d.PROFILES["cpu"] | {"steps": 1000}}  # one mode
 recipe = partial(flow2d.recipe, density="gaussian")

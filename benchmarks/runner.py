@@ -17,7 +17,7 @@ import torch
 RUNS = 9
 PACKAGES = (
     *("torch", "numpy", "scipy", "PyWavelets", "scikit-image"),
-    *("ptwt", "pytorch_wavelets", "pylops", "pyproximal"),
+    *("ptwt", "pytorch_wavelets", "pylops", "pyproximal", "scikit-learn", "ksvd", "spams-bin"),
 )
 
 

@@ -4,6 +4,7 @@ from .degrade import add_noise, gaussian_kernel, levin_kernels
 from .download import available, data_dir
 from .files import read_image, write_image
 from .images import PHOTOGRAPHS, bsd68, bsds500, photograph, photographs, set5
+from .sensing import gaussian_matrix, observe, sparse_codes
 
 __all__ = [
     "PHOTOGRAPHS",
@@ -13,10 +14,13 @@ __all__ = [
     "bsds500",
     "data_dir",
     "gaussian_kernel",
+    "gaussian_matrix",
     "levin_kernels",
+    "observe",
     "photograph",
     "photographs",
     "read_image",
     "set5",
+    "sparse_codes",
     "write_image",
 ]

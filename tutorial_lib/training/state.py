@@ -94,8 +94,9 @@ class Training:
 
     def take(self, step: int, batch: Any) -> None:
         """One step of Adam."""
-        steps, draws = self.run["steps"], self.run["seed"] * 2**40 + step
-        torch.manual_seed(draws + 2**32 * self.world.process_index)  # of dropout: none is stored
+        steps, draws = self.run["steps"], self.run["seed"] * 1_000_003 + step
+        # Of dropout: none is stored. The generator takes the low 32 bits of what it is given.
+        torch.manual_seed(draws * self.world.num_processes + self.world.process_index)
         rate = self.recipe.lr * schedule(step, steps) / 2 ** len(self.rollback)
         self.optimizer.param_groups[0]["lr"] = rate
         self.optimizer.zero_grad()

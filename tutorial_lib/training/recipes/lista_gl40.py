@@ -1,0 +1,8 @@
+"""LISTA as Gregor and LeCun have it, SNR 40 dB (chapter 11_lista)."""
+
+from functools import partial
+
+from . import lista
+
+PROFILES = lista.profiles(1000, lr=5e-3, snr=40.0)
+recipe = partial(lista.recipe, kind="lista")

@@ -173,7 +173,7 @@ REFUSED = {
     "option": ([*GOOD, "--strength", "3"], "No such option"),
     "no weights": ([*GOOD, "--method", "winnet", "--sigma", "25"], "no weights 'winnet' in"),
     "network to train": (["train", "resnet"], "unknown network 'resnet': known are"),
-    "a family": (["train", "flow2d"], "unknown network .flow2d.: known are toy, flow2d_eight"),
+    "a family": (["train", "flow2d"], "unknown network .flow2d.: known are toy, .*flow2d_eight"),
     "a path to train": (["train", "../toy"], "unknown network"),
     "profile": (["train", "toy", "--profile", "huge"], "unknown profile 'huge': allowed are smoke"),
     "steps": (["train", "toy", "--steps", "0"], "steps 0"),

@@ -21,7 +21,7 @@ Wavelet = str | pywt.Wavelet
 Taps = tuple[tuple[float, float], ...]  # (low-pass, high-pass) gains, tap by tap
 BLOCK = 8  # outputs of one small matrix product
 SLAB = 2**19  # numbers worked on at a time on a CPU: 2 MB of float32
-ALONE = 2**15  # numbers from which a CPU takes each image by itself
+ALONE = 2**17  # numbers from which a CPU takes each image by itself
 
 
 class FilterBank(NamedTuple):

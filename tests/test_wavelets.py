@@ -437,6 +437,17 @@ def test_large_batches_go_in_slabs(monkeypatch):
         torch.testing.assert_close(parts, gradient, atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("wavelet", ["haar", "db4"])
+def test_autocast_is_not_followed(wavelet):
+    """Reconstruction to eight bits of mantissa would be none."""
+    x = normal(3, 32, 24, dtype=torch.float32)
+    expected = dwt(x, wavelet, ndim=2)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(dwt(x, wavelet, ndim=2), expected)
+        back = idwt(expected, wavelet, ndim=2)
+    torch.testing.assert_close(back, x, atol=1e-5, rtol=0)
+
+
 def test_a_batch_larger_than_a_slab():
     x = normal(5, 9, 128, 128, dtype=torch.float32)
     assert x.numel() > filterbank.SLAB

@@ -2,12 +2,13 @@
 
 `analyse` extends each axis across its border, correlates with the two filters and keeps every
 second sample; `synthesise` runs the same steps transposed and backwards. The backward of each is
-the other one with the same filters: exact for every border, and it has nothing to save.
+the other one with the same filters: exact for every border, and it has nothing to save. Products
+are written in place or to `out`, which autocast leaves alone: the dtype is that of the input.
 """
 
 import difflib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Literal, NamedTuple
 
@@ -164,12 +165,11 @@ def _decimate(x: Tensor, axis: Axis, taps: Taps) -> Tensor:
     x = _extend(x, -1, axis._replace(right=axis.right + 2 * surplus))
     out = x.new_empty(2, x.shape[0], blocks * size, *x.shape[1:-1])
     matrix = _matrix(taps, size, x.dtype, x.device)
-    with torch.autocast(x.device.type, enabled=False):  # the dtype is that of the input
-        for j, band in enumerate(x):
-            windows = _windows(band, blocks, 2 * size, matrix.shape[-1])
-            for k in range(2):
-                target = out[k, j].view(blocks, size, windows.shape[-1])
-                torch.bmm(matrix[k].expand(blocks, -1, -1), windows, out=target)
+    for j, band in enumerate(x):
+        windows = _windows(band, blocks, 2 * size, matrix.shape[-1])
+        for k in range(2):
+            target = out[k, j].view(blocks, size, windows.shape[-1])
+            torch.bmm(matrix[k].expand(blocks, -1, -1), windows, out=target)
     return out.narrow(2, 0, axis.count)
 
 
@@ -182,12 +182,11 @@ def _undecimate(x: Tensor, axis: Axis, taps: Taps) -> Tensor:
     x = _extend(x, -1, axis._replace(n=axis.count, **ends))
     out = x.new_empty(x.shape[0], 2 * blocks * size, *x.shape[2:-1])
     matrix = _matrix(taps, size + reach, x.dtype, x.device)[..., 2 * reach : 2 * (reach + size)].mT
-    with torch.autocast(x.device.type, enabled=False):
-        for j, pair in enumerate(x):
-            target = out[j].view(blocks, 2 * size, -1)
-            for k in range(2):
-                windows = _windows(pair[k], blocks, size, size + reach)
-                target.baddbmm_(matrix[k].expand(blocks, -1, -1), windows, beta=k)
+    for j, pair in enumerate(x):
+        target = out[j].view(blocks, 2 * size, -1)
+        for k in range(2):
+            windows = _windows(pair[k], blocks, size, size + reach)
+            target.baddbmm_(matrix[k].expand(blocks, -1, -1), windows, beta=k)
     return _extend_adjoint(out.narrow(1, 0, 2 * length), 1, axis)
 
 
@@ -256,21 +255,25 @@ def _blocks(x: Tensor, taps: Taps, d: int) -> Tensor:
     x = x.reshape(*lead, *(size for m in halves for size in (m, 2)))
     x = x.movedim(tuple(range(1 - 2 * d, 0, 2)), tuple(range(-2 * d, -d)))  # phases first
     x = x.reshape(*lead, 2**d, math.prod(halves))
-    with torch.autocast(x.device.type, enabled=False):  # the dtype is that of the input
-        x = _block_matrix(taps, d, x.dtype, x.device) @ x
+    x = torch.matmul(_block_matrix(taps, d, x.dtype, x.device), x, out=x.new_empty(x.shape))
     return x.view(*lead, 2**d, *halves)
 
 
 def _unblocks(bands: Tensor, taps: Taps, d: int) -> Tensor:
     """The transpose of `_blocks`."""
     lead, halves = bands.shape[: -d - 1], bands.shape[-d:]
-    with torch.autocast(bands.device.type, enabled=False):
-        x = _block_matrix(taps, d, bands.dtype, bands.device).mT @ bands.flatten(-d)
-    x = x.view(*lead, 2 ** (d - 1), 2, *halves)
-    x = _interleave(x.unbind(-d - 1), -1)  # the last axis is whole
-    x = x.view(*lead, *(2,) * (d - 1), *halves[:-1], 2 * halves[-1])
-    x = x.movedim(tuple(range(1 - 2 * d, -d)), tuple(range(2 - 2 * d, -1, 2)))
-    return x.reshape(*lead, *(2 * m for m in halves))
+    x = bands.flatten(-d)
+    matrix = _block_matrix(taps, d, x.dtype, x.device).mT
+    x = torch.matmul(matrix, x, out=x.new_empty(x.shape))
+    phases = x.view(*lead, *(2,) * d, *halves).unbind(-d - 1)  # of the last axis
+    out = x.new_empty(*lead, *(size for m in halves for size in (m, 2)))
+    others = tuple(range(2 - 2 * d, -1, 2)), tuple(range(1 - 2 * d, -d))
+    if x.dtype in (torch.float32, torch.float64):  # 8 x faster than to write every second number
+        torch.complex(*phases, out=torch.view_as_complex(out).movedim(*others))
+    else:
+        for target, phase in zip(out.unbind(-1), phases, strict=True):
+            target.movedim(*others).copy_(phase)
+    return out.view(*lead, *(2 * m for m in halves))
 
 
 def _is_large(x: Tensor, ndim: int) -> bool:
@@ -292,13 +295,6 @@ def _in_slabs(function: Callable[[Tensor], Tensor], x: Tensor, *, ndim: int) -> 
     for i in range(count, len(x), count):
         out[i : i + count] = function(x[i : i + count])
     return out.view(*lead, *out.shape[1:])
-
-
-def _interleave(phases: Sequence[Tensor], dim: int) -> Tensor:
-    """Samples of a signal from its phases x[p::2]."""
-    if len(phases) == 2 and dim == -1 and phases[0].dtype in (torch.float32, torch.float64):
-        return torch.view_as_real(torch.complex(*phases)).flatten(-2)  # 8 x faster than to stack
-    return torch.stack(tuple(phases), dim).flatten(dim - 1, dim)
 
 
 def _extend(x: Tensor, dim: int, axis: Axis) -> Tensor:

@@ -308,7 +308,7 @@ def denoise_wavelet(
 
 
 def _in_groups(denoise: Callable[..., Tensor], x: Tensor, sigma: Tensor | None) -> Tensor:
-    """A long CPU batch, a few images at a time, which stay in the cache: a third of the time."""
+    """A long CPU batch, a few images at a time, so that they stay in the cache."""
     count = max(1, GROUP // x.shape[-2:].numel())
     images, cleaned = x.flatten(0, -3), torch.empty_like(x).flatten(0, -3)
     levels = None if sigma is None else sigma.expand(x.shape[:-2]).flatten()

@@ -1,6 +1,7 @@
 """python -m tutorial_lib: what it prints, writes and refuses."""
 
 import json
+import math
 import os
 import re
 import subprocess
@@ -14,13 +15,15 @@ import torch
 from PIL import Image
 
 from tutorial_lib import __main__ as command_line
-from tutorial_lib.data import add_noise, photograph, read_image, write_image
+from tutorial_lib.data import add_noise, luma, photograph, read_image, write_image
 from tutorial_lib.data.files import read_array
 from tutorial_lib.metrics import psnr, ssim
+from tutorial_lib.networks.cunet import CUNet
 from tutorial_lib.networks.winnet import NENet, WINNet
+from tutorial_lib.super_resolution import downscale, upscale
 from tutorial_lib.thresholding import denoise_wavelet
 from tutorial_lib.training import load_weights, recipes, save_weights, weights
-from tutorial_lib.training.recipes import nenet, winnet
+from tutorial_lib.training.recipes import cunet, nenet, winnet
 
 
 @pytest.fixture
@@ -151,6 +154,7 @@ def test_depth_of_other_files(run, tmp_path):
 
 
 GOOD = ["denoise", "good.png", "out.png"]
+GUIDED = ["guided-sr"]
 REFUSED = {
     "missing file": (["denoise", "nowhere.png", "out.png"], r"nowhere\.png: no such file"),
     "empty file": (["denoise", "empty.png", "out.png"], "the file is empty"),
@@ -180,7 +184,35 @@ REFUSED = {
     "steps in words": (["train", "toy", "--steps", "many"], "Invalid value for '--steps'"),
     "out is a file": (["train", "toy", "--out", "good.png"], "good.png cannot hold checkpoints"),
     "network to evaluate": (["evaluate", "resnet", "--data", "."], "unknown network 'resnet'"),
-    "no denoiser": (["evaluate", "nenet", "--data", "."], "nenet is not a denoiser"),
+    "no pictures": (["evaluate", "nenet", "--data", "."], "nenet makes no pictures"),
+    "scale of a denoiser": (
+        ["evaluate", "toy", "--data", ".", "--scale", "4"],
+        "--scale 4: toy is a denoiser",
+    ),
+    "sigma of a guided network": (
+        ["evaluate", "cunet_depth", "--data", ".", "--sigma", "25"],
+        "--sigma 25: cunet_depth is no denoiser",
+    ),
+    "another scale": (
+        ["evaluate", "cunet_depth", "--data", ".", "--scale", "8"],
+        "--scale 8: cunet_depth was trained for 4",
+    ),
+    "no pairs": (["evaluate", "cunet_depth", "--data", "cubes"], "cubes: holds no pairs"),
+    "a guide of another size": (
+        [*GUIDED, "good.png", "wide.png", "out.png"],
+        r"wide.png: the guide \(8, 40\) must have 4 times the size of the target \(8, 8\)",
+    ),
+    "a guide that is turned": (
+        [*GUIDED, "flat.png", "wide.png", "out.png"],
+        r"the guide \(8, 40\) must have 4 times the size of the target \(10, 2\)",
+    ),
+    "no guide": ([*GUIDED, "good.png", "nowhere.png", "out.png"], "nowhere.png: no such file"),
+    "a cube as guide": ([*GUIDED, "good.png", "cube.npy", "out.png"], r"got \(31, 8, 8\)"),
+    "OUT is the guide": ([*GUIDED, "flat.png", "wide.png", "wide.png"], "OUT is one of the inputs"),
+    "a method without guide": (
+        [*GUIDED, "good.png", "wide.png", "out.png", "--method", "toy"],
+        "toy takes no guide: allowed are .*cunet_depth",
+    ),
     "no --data": (["evaluate", "toy"], "Missing option '--data'"),
     "no such folder": (["evaluate", "toy", "--data", "nowhere"], "nowhere: no such folder"),
     "a file as folder": (["evaluate", "toy", "--data", "good.png"], "good.png: no such folder"),
@@ -210,6 +242,8 @@ def test_refusals_are_one_line_exit_2_and_write_nothing(run, toy, tmp_path, monk
     np.save("cubes/cube.npy", np.zeros((31, 16, 16)))
     np.save("small/a.npy", np.zeros((10, 30)))
     Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save("good.png")
+    Image.fromarray(np.zeros((8, 40), np.uint8)).save("wide.png")
+    Image.fromarray(np.zeros((10, 2), np.uint8)).save("flat.png")
     png = (tmp_path / "good.png").read_bytes()
     (tmp_path / "corrupt.png").write_bytes(png[: len(png) // 2])
     (tmp_path / "corrupt.tif").write_bytes(b"II*\0\xff\xff\0\0" + bytes(64))
@@ -311,6 +345,70 @@ def test_evaluate_prints_a_table_and_adds_25_by_default(run, toy, folder):
     assert [line[0] for line in lines] == ["psnr", "a.npy", "b.png", "mean"]
     told = json.loads(run("evaluate", "toy", "--data", folder, "--sigma", 25, "--json")[1])
     assert [float(v) for v in lines[-1][1:]] == pytest.approx([*told["metric"].values()], abs=1e-4)
+
+
+@pytest.fixture
+def guided(toy, monkeypatch):
+    """The recipe cunet_depth with weights as they are at the start of training."""
+    torch.manual_seed(0)
+    network = CUNet()
+    save_weights("cunet_depth", network, {})
+    cunet.trained.cache_clear()
+    yield network
+    cunet.trained.cache_clear()
+
+
+def test_evaluate_pairs_in_both_layouts(run, guided, tmp_path):
+    guide, target = photograph("astronaut", size=42, gray=False), photograph("astronaut", size=42)
+    for folder, names in (("a", ("x_guide", "x_disparity")), ("b", ("rgb/x", "nir/x"))):
+        for name, x in zip(names, (guide, target), strict=True):
+            path = tmp_path / folder / f"{name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_image(path, x)
+    code, out, err = run("evaluate", "cunet_depth", "--data", tmp_path / "a", "--json")
+    assert (code, err) == (0, "")
+    told = json.loads(out)
+    assert list(told["metric"]) == ["rmse", "rmse_bicubic", "psnr"]
+    z = read_image(tmp_path / "a/x_disparity.png")[:40, :40]
+    y = luma(read_image(tmp_path / "a/x_guide.png"))[:40, :40]
+    x = upscale(downscale(z, scale=4), scale=4)
+    with torch.no_grad():
+        mse = (cunet.restore(guided, x, y) - z).square().mean().item()
+    bicubic = (x - z).square().mean().item()
+    expected = [255 * mse**0.5, 255 * bicubic**0.5, -10 * math.log10(mse)]
+    assert list(told["images"]["x"].values()) == pytest.approx(expected, rel=1e-4)
+    words = ["evaluate", "cunet_depth", "--data", tmp_path / "b", "--scale", "4", "--json"]
+    assert json.loads(run(*words)[1])["images"] == told["images"]
+
+
+def test_guided_super_resolution_of_files(run, guided, tmp_path):
+    guide = photograph("astronaut", size=48, gray=False)
+    small = photograph("astronaut", size=12)
+    write_image(tmp_path / "guide.png", guide)
+    write_image(tmp_path / "small.png", small)
+    words = [tmp_path / f"{name}.png" for name in ("small", "guide", "out")]
+    code, out, err = run("guided-sr", *words)
+    assert (code, err) == (0, "")
+    assert re.match(r".*out\.png: 12 x 12 to 48 x 48, cunet_depth, \d", out)
+    x = upscale(read_image(tmp_path / "small.png"), scale=4)
+    with torch.no_grad():
+        expected = cunet.restore(guided, x, luma(read_image(tmp_path / "guide.png")))
+    written = read_image(tmp_path / "out.png")
+    torch.testing.assert_close(written, expected.clamp(0, 1), atol=0.003, rtol=0)
+
+
+def test_guided_super_resolution_uses_the_range_of_16_bits(run, guided, tmp_path):
+    """A depth map in 16 bits: the same picture at a tenth of the scale gives a tenth."""
+    write_image(tmp_path / "guide.png", photograph("astronaut", size=48))
+    small = photograph("astronaut", size=12)
+    for name, gain in (("full", 1.0), ("low", 0.1)):
+        write_image(tmp_path / f"{name}.png", gain * small, bits=16)
+        words = (tmp_path / f"{name}.png", tmp_path / "guide.png", tmp_path / f"{name}_out.png")
+        assert run("guided-sr", *words)[0] == 0
+    full, low = (read_array(tmp_path / f"{name}_out.png") for name in ("full", "low"))
+    assert low.dtype == np.uint16
+    inside = (full > 0) & (full < 65535)
+    assert np.abs(full[inside] / 10.0 - low[inside]).max() < 12
 
 
 def test_list_names_networks_and_weights_with_scores(run, toy):

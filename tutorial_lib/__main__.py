@@ -101,32 +101,57 @@ def train(
 
 @app.command()
 def evaluate(
-    name: Annotated[str, typer.Argument(help="A denoiser that `list` names under weights.")],
-    data: Annotated[Path, typer.Option(metavar="DIR", help="Folder of pictures.")],
+    name: Annotated[str, typer.Argument(help="A network that `list` names under weights.")],
+    data: Annotated[
+        Path,
+        typer.Option(
+            metavar="DIR",
+            help="Folder of pictures; or of pairs X_guide.png and X_disparity.png, or with two "
+            "folders guide and disparity (or rgb and nir) of equal names.",
+        ),
+    ],
     sigma: Annotated[
-        float, typer.Option(help="Standard deviation of the noise that is added, in 1/255.")
-    ] = 25.0,
+        float | None,
+        typer.Option(help="Standard deviation of the noise that is added, in 1/255; default 25."),
+    ] = None,
+    scale: Annotated[
+        int | None,
+        typer.Option(help="By which the targets of pairs are reduced; the network's own."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Score the weights that come with the package: PSNR and SSIM, per picture and their mean."""
+    """Score the weights that come with the package, per picture and in the mean.
+
+    Denoisers: PSNR and SSIM. Networks with a guide: RMSE in 1/255, also of bicubic, and PSNR.
+    """
     from tutorial_lib.training import evaluation, recipes
 
     module = recipes.find(name)
-    if not hasattr(module, "denoise"):
-        raise ValueError(f"{name} is not a denoiser: there is nothing to evaluate on pictures")
-    if not 0 <= sigma <= 255:
-        raise ValueError(f"--sigma {sigma:g}: expected 0 to 255")
     begin = time.perf_counter()
-    images = evaluation.evaluate(module.denoise, data, sigma=sigma / 255)
+    if hasattr(module, "super_resolve"):
+        if sigma is not None:
+            raise ValueError(f"--sigma {sigma:g}: {name} is no denoiser, it takes --scale")
+        if scale not in (None, module.SCALE):
+            raise ValueError(f"--scale {scale}: {name} was trained for {module.SCALE}")
+        images = evaluation.evaluate_guided(module.super_resolve, data, scale=module.SCALE)
+    elif hasattr(module, "denoise"):
+        if scale is not None:
+            raise ValueError(f"--scale {scale}: {name} is a denoiser, it takes --sigma")
+        sigma = 25.0 if sigma is None else sigma
+        if not 0 <= sigma <= 255:
+            raise ValueError(f"--sigma {sigma:g}: expected 0 to 255")
+        images = evaluation.evaluate(module.denoise, data, sigma=sigma / 255)
+    else:
+        raise ValueError(f"{name} makes no pictures: there is nothing to evaluate on DIR")
     seconds = time.perf_counter() - begin
     metric = evaluation.mean(images)
     if as_json:
         print(json.dumps({"name": name, "metric": metric, "images": images, "seconds": seconds}))
         return
     width = max(map(len, [*images, "mean"]))
-    print(" " * width, *(f"{key:>10}" for key in metric))
+    print(" " * width, *(f"{key:>12}" for key in metric))
     for file, scores in [*images.items(), ("mean", metric)]:
-        print(f"{file:<{width}}", *(f"{value:10.4f}" for value in scores.values()))
+        print(f"{file:<{width}}", *(f"{value:12.4f}" for value in scores.values()))
 
 
 @app.command()
@@ -168,6 +193,54 @@ def denoise(
     print(
         f"{target}: {x.shape[-1]} x {x.shape[-2]} {'colour' if x.ndim == 3 else 'gray'}, {method}, "
         f"sigma {255 * used:.2f}/255 ({'estimated' if level is None else 'given'}), {seconds:.2f} s"
+    )
+
+
+@app.command("guided-sr")
+def guided_super_resolution(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="Small image: depth, infrared.")],
+    guide: Annotated[Path, typer.Argument(help="Photograph of the same scene, larger by SCALE.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="PNG, TIFF or JPEG to write.")],
+    method: Annotated[str, typer.Option(help="A network that `list` names.")] = "cunet_depth",
+) -> None:
+    """Enlarge a depth map or an infrared image, guided by a photograph of the same scene."""
+    from tutorial_lib.data import check_pair, files, luma
+    from tutorial_lib.super_resolution import upscale
+    from tutorial_lib.training import recipes
+
+    module = recipes.find(method)
+    if not hasattr(module, "super_resolve"):
+        known = [n for n in recipes.names() if hasattr(recipes.find(n), "super_resolve")]
+        raise ValueError(f"{method} takes no guide: allowed are {', '.join(known)}")
+    for path in (source, guide):
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such file")
+        if target.exists() and target.samefile(path):
+            raise ValueError(f"{target}: OUT is one of the inputs; name another file")
+    files.check_output(target)
+    array = files.read_array(source)
+    small, y = files.as_image(array, source=source), files.read_image(guide)
+    for path, x in ((source, small), (guide, y)):
+        if x.ndim == 3 and x.shape[0] != 3:
+            raise ValueError(
+                f"{path}: expected gray (h, w) or colour (3, h, w), got {tuple(x.shape)}"
+            )
+    small, y = luma(small), luma(y)
+    check_pair(y, small, scale=module.SCALE, source=f"{source} and {guide}")
+    # Depth in 16 bits may use a small part of them: the networks know maps that fill [0, 1].
+    deep = array.dtype.itemsize > 1
+    low = small.min() if deep else torch.tensor(0.0)
+    span = (small.max() - low).clamp(min=1e-6) if deep else torch.tensor(1.0)
+    begin = time.perf_counter()
+    with torch.no_grad():
+        x = upscale((small - low) / span, scale=module.SCALE)
+        result = low + span * module.super_resolve(x, y)
+    seconds = time.perf_counter() - begin
+    bits = 16 if deep and target.suffix.lower() not in (".jpg", ".jpeg") else 8
+    files.write_image(target, result, bits=bits)
+    print(
+        f"{target}: {small.shape[1]} x {small.shape[0]} to {x.shape[1]} x {x.shape[0]}, {method}, "
+        f"{seconds:.2f} s"
     )
 
 

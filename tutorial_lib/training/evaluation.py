@@ -1,4 +1,4 @@
-"""Scores of a denoiser on a folder of pictures."""
+"""Scores on a folder: of a denoiser on pictures, of super-resolution with a guide on pairs."""
 
 import math
 import zlib
@@ -9,12 +9,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tutorial_lib.data import add_noise, read_image
-from tutorial_lib.data.patches import LUMA
+from tutorial_lib.data import add_noise, bicubic, luma, pairs, read_image
 from tutorial_lib.metrics import psnr, ssim
+from tutorial_lib.super_resolution import crop
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".npy")
 Denoiser = Callable[[Tensor, float | None], tuple[Tensor, float]]
+SuperResolver = Callable[[Tensor, Tensor], Tensor]
 
 
 def pictures(folder: str | Path) -> list[Path]:
@@ -30,16 +31,6 @@ def pictures(folder: str | Path) -> list[Path]:
     if not paths:
         raise ValueError(f"{folder}: holds no picture ({', '.join(SUFFIXES)})")
     return paths
-
-
-def read_gray(path: str | Path) -> Float[Tensor, "h w"]:
-    """A picture in [0, 1]; of a coloured one the luma 0.299 R + 0.587 G + 0.114 B (BT.601)."""
-    x = read_image(path)
-    if x.ndim == 3 and x.shape[0] == 3:
-        return torch.einsum("c,chw->hw", torch.tensor(LUMA), x)
-    if x.ndim != 2:
-        raise ValueError(f"{path}: expected gray (h, w) or colour (3, h, w), got {tuple(x.shape)}")
-    return x
 
 
 def evaluate(denoise: Denoiser, folder: str | Path, *, sigma: float) -> dict[str, dict[str, float]]:
@@ -61,7 +52,12 @@ def evaluate(denoise: Denoiser, folder: str | Path, *, sigma: float) -> dict[str
     """
     scores = {}
     for path in pictures(folder):
-        x = read_gray(path)
+        x = read_image(path)
+        if x.ndim == 3 and x.shape[0] != 3:
+            raise ValueError(
+                f"{path}: expected gray (h, w) or colour (3, h, w), got {tuple(x.shape)}"
+            )
+        x = luma(x)
         if min(x.shape) < 11:
             raise ValueError(f"{path}: expected at least 11 x 11 pixels, got {tuple(x.shape)}")
         y = add_noise(x, sigma, seed=zlib.crc32(path.name.encode()))
@@ -73,6 +69,46 @@ def evaluate(denoise: Denoiser, folder: str | Path, *, sigma: float) -> dict[str
             "psnr_noisy": psnr(y, x).item(),
         }
     return scores
+
+
+def evaluate_guided(
+    super_resolve: SuperResolver, folder: str | Path, *, scale: int
+) -> dict[str, dict[str, float]]:
+    """The scores of super-resolution with a guide on each pair of a folder.
+
+    Args:
+        super_resolve: from the bicubic estimate of a target (h, w) and its gray guide (h, w) to
+            the target.
+        folder: of pairs (`tutorial_lib.data.pairs`); sizes are cropped to multiples of `scale`.
+        scale: by which targets are reduced with MATLAB's bicubic `imresize`, unrounded.
+
+    Returns:
+        {name: {"rmse": ..., "rmse_bicubic": ..., "psnr": ...}}: root mean square errors of the
+        result and of the bicubic estimate in units of 1/255, and the PSNR of the result.
+
+    Raises:
+        ValueError: no pair, one that does not fit together, one smaller than `scale`.
+    """
+    scores = {}
+    for name, guide, target in pairs(folder):
+        if min(target.shape) < scale:
+            raise ValueError(f"{name}: {tuple(target.shape)} pixels cannot be reduced by {scale}")
+        z, y = crop(target, scale=scale), crop(luma(guide), scale=scale)
+        x = bicubic(z, scale=scale)
+        with torch.no_grad():
+            result = super_resolve(x, y)
+        scores[name] = {"rmse": rmse(result, z), "rmse_bicubic": rmse(x, z)}
+        scores[name]["psnr"] = psnr(result, z).item()
+    return scores
+
+
+def rmse(x: Float[Tensor, "h w"], z: Float[Tensor, "h w"]) -> float:
+    """Root mean square difference, in units of 1/255.
+
+    >>> round(rmse(torch.zeros(2, 2), torch.full((2, 2), 0.1)), 2)
+    25.5
+    """
+    return 255 * (x - z).square().mean().sqrt().item()
 
 
 def mean(scores: dict[str, dict[str, float]]) -> dict[str, float]:
@@ -87,15 +123,15 @@ def mean(scores: dict[str, dict[str, float]]) -> dict[str, float]:
 
 def by_tiles(
     f: Callable[[Tensor], Tensor],
-    y: Float[Tensor, "h w"],
+    y: Float[Tensor, "*channels h w"],
     *,
     size: int = 1024,
     margin: int = 64,
-) -> Float[Tensor, "h w"]:
+) -> Float[Tensor, "*new_channels h w"]:
     """f(y) in bounded memory: tiles of size x size pixels, each computed with a margin around.
 
     Args:
-        f: from an image to one of the same shape, where far pixels hardly matter.
+        f: from an image to one of the same size, where far pixels hardly matter.
         y: of any size; one that a tile holds is computed at once.
         size, margin: pixels.
 
@@ -103,11 +139,12 @@ def by_tiles(
     >>> torch.equal(by_tiles(lambda t: 2 * t, y, size=32, margin=4), 2 * y)
     True
     """
-    out = torch.empty_like(y)
-    for top in range(0, y.shape[0], size):
-        for left in range(0, y.shape[1], size):
+    rows = []
+    for top in range(0, y.shape[-2], size):
+        row = []
+        for left in range(0, y.shape[-1], size):
             a, b = max(0, top - margin), max(0, left - margin)
-            tile = f(y[a : top + size + margin, b : left + size + margin])
-            inner = tile[top - a : top - a + size, left - b : left - b + size]
-            out[top : top + size, left : left + size] = inner
-    return out
+            tile = f(y[..., a : top + size + margin, b : left + size + margin])
+            row.append(tile[..., top - a : top - a + size, left - b : left - b + size])
+        rows.append(torch.cat(row, -1))
+    return torch.cat(rows, -2)

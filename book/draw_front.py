@@ -1,7 +1,7 @@
-"""Draw the front page's pictures of Parts I and II from results computed here, in about a minute.
+"""Draw the front page's pictures of Parts I to III from results computed here, in about a minute.
 
-`python book/draw_front.py` writes _static/part1.webp and part2.webp (three columns, the problem
-above its solution), and part1_narrow.webp and part2_narrow.webp (the same tiles for a telephone).
+`python book/draw_front.py` writes _static/part1.webp and the like (three columns, the problem above
+its solution), and part1_narrow.webp and the like (the same tiles for a telephone).
 """
 
 import math
@@ -13,15 +13,31 @@ import torch
 from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+from torch.nn.functional import pad
 
-from tutorial_lib.data import add_noise, photograph
+from tutorial_lib.data import add_noise, bicubic, luma, motorcycle, photograph
+from tutorial_lib.dictionary import (
+    dct_dictionary,
+    denoise_dictionary,
+    extract_patches,
+    learn_dictionary,
+)
 from tutorial_lib.metrics import psnr
 from tutorial_lib.networks.winnet import split
 from tutorial_lib.operators import blur, wavelet_synthesis
 from tutorial_lib.plug_and_play import plug_and_play
 from tutorial_lib.solvers import fista
+from tutorial_lib.super_resolution import (
+    CoupledDictionary,
+    back_project,
+    crop,
+    downscale,
+    super_resolve,
+    upscale,
+)
 from tutorial_lib.thresholding import denoise_wavelet
-from tutorial_lib.training.recipes import nenet, winnet
+from tutorial_lib.training import load_weights
+from tutorial_lib.training.recipes import cunet_depth, nenet, winnet
 from tutorial_lib.wavelets import ravel_coeffs, unravel_coeffs, wavedec2, waverec2
 
 STATIC = Path(__file__).parent / "_static"
@@ -135,6 +151,57 @@ def plugged(*, sigma: float = 2.55 / 255) -> list[tuple[Tile, str]]:
     ]
 
 
+def learned(*, sigma: float = 25 / 255) -> list[tuple[Tile, str]]:
+    """Chapter 9: atoms learned from the noisy photograph itself, and what they make of it."""
+    clean = photograph("camera", size=SIZE)
+    noisy = add_noise(clean, sigma, seed=0)
+    patches = extract_patches(noisy, size=8)
+    patches = patches - patches.mean(-1, keepdim=True)
+    drawn = patches[torch.randperm(len(patches), generator=torch.Generator().manual_seed(0))[:8000]]
+    options = {"tol": 64 * (1.15 * sigma) ** 2, "method": "ksvd-approximate", "steps": 8}
+    D, codes, _ = learn_dictionary(drawn, dct_dictionary(8, 16), **options)
+    image = denoise_dictionary(noisy, D, sigma=sigma)
+    atoms = D.mT[codes.norm(dim=0).argsort(descending=True)[:121]].reshape(-1, 8, 8)
+    atoms = 0.5 + 0.5 * atoms / atoms.abs().amax((1, 2), keepdim=True)
+    atoms = pad(atoms.repeat_interleave(2, 1).repeat_interleave(2, 2), (2, 2, 2, 2), value=0.1)
+    sheet = atoms.reshape(11, 11, 20, 20).permute(0, 2, 1, 3).reshape(220, 220)
+    sheet = pad(sheet, (2, 2, 2, 2), value=0.1).expand(3, SIZE, SIZE)
+    rebuilt = image.expand(3, SIZE, SIZE)
+    return [
+        (sheet, "atoms, learned from noise"),
+        (rebuilt, f"denoised, {decibels(image, clean)}"),
+    ]
+
+
+def enlarged() -> list[tuple[Tile, str]]:
+    """Chapter 10: one code, two dictionaries: three times as many pixels a side."""
+    whole = photograph("astronaut", size=None)
+    clean = crop(whole[20 : 20 + 225, 110 : 110 + 225], scale=3)
+    y = downscale(clean, scale=3)
+    pair = CoupledDictionary(**load_weights("coupled3")[0])
+    middle, image = upscale(y, scale=3), back_project(super_resolve(y, pair), y)
+    return [
+        (z[:SIZE, :SIZE].expand(3, SIZE, SIZE), f"{what}, {decibels(z, clean)}")
+        for z, what in ((middle, "3 x, bicubic"), (image, "coupled"))
+    ]
+
+
+def guided() -> list[tuple[Tile, str]]:
+    """Chapter 14: a depth map with a sixteenth of its pixels, and a photograph to guide it."""
+    pair = motorcycle()
+    z, y = (t[160 : 160 + SIZE, 330 : 330 + SIZE] for t in (pair.target, luma(pair.guide)))
+    x = bicubic(z, scale=4)
+    colours = torch.from_numpy(matplotlib.colormaps["viridis"](np.arange(256))[:, :3]).float()
+    low, high = z.min(), z.max()
+    return [
+        (
+            colours[(255 * (t - low) / (high - low)).round().clamp(0, 255).long()].movedim(-1, 0),
+            f"{what}, RMSE {255 * (t - z).square().mean().sqrt():.1f}",
+        )
+        for t, what in ((x, "depth, 4 x"), (cunet_depth.super_resolve(x, y), "CU-Net"))
+    ]
+
+
 def paint(tile: Tile, label: str) -> Image.Image:
     """A tile with its label on a dark strip."""
     pixels = (tile.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
@@ -161,6 +228,7 @@ if __name__ == "__main__":
     parts = {
         "part1": (approximation, denoising, deconvolution),
         "part2": (details, blind, plugged),
+        "part3": (learned, enlarged, guided),
     }
     for part, results in parts.items():
         pairs = [[paint(*tile) for tile in result()] for result in results]

@@ -204,7 +204,7 @@ def guided_super_resolution(
     method: Annotated[str, typer.Option(help="A network that `list` names.")] = "cunet_depth",
 ) -> None:
     """Enlarge a depth map or an infrared image, guided by a photograph of the same scene."""
-    from tutorial_lib.data import check_pair, files, luma
+    from tutorial_lib.data import check_pair, files, read_gray
     from tutorial_lib.super_resolution import upscale
     from tutorial_lib.training import recipes
 
@@ -218,17 +218,10 @@ def guided_super_resolution(
         if target.exists() and target.samefile(path):
             raise ValueError(f"{target}: OUT is one of the inputs; name another file")
     files.check_output(target)
-    array = files.read_array(source)
-    small, y = files.as_image(array, source=source), files.read_image(guide)
-    for path, x in ((source, small), (guide, y)):
-        if x.ndim == 3 and x.shape[0] != 3:
-            raise ValueError(
-                f"{path}: expected gray (h, w) or colour (3, h, w), got {tuple(x.shape)}"
-            )
-    small, y = luma(small), luma(y)
+    small, y = read_gray(source), read_gray(guide)
     check_pair(y, small, scale=module.SCALE, source=f"{source} and {guide}")
     # Depth in 16 bits may use a small part of them: the networks know maps that fill [0, 1].
-    deep = array.dtype.itemsize > 1
+    deep = files.read_array(source).dtype.itemsize > 1
     low = small.min() if deep else torch.tensor(0.0)
     span = (small.max() - low).clamp(min=1e-6) if deep else torch.tensor(1.0)
     begin = time.perf_counter()

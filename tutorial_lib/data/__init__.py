@@ -13,6 +13,7 @@ from .guided import (
     motorcycle,
     on_disk,
     pairs,
+    read_gray,
 )
 from .hyperspectral import cave, cave_scenes
 from .images import PHOTOGRAPHS, bsd68, bsds500, photograph, photographs, set5
@@ -42,6 +43,7 @@ __all__ = [
     "pairs",
     "photograph",
     "photographs",
+    "read_gray",
     "read_image",
     "set5",
     "sparse_codes",

@@ -57,6 +57,15 @@ def luma(x: Float[Tensor, "*channels h w"]) -> Float[Tensor, "h w"]:
     return x
 
 
+def read_gray(path: str | Path) -> Float[Tensor, "h w"]:
+    """A picture file in [0, 1]; of a coloured one the `luma`. Errors name the file."""
+    x = read_image(path)
+    try:
+        return luma(x)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
 def pairs(folder: str | Path) -> list[Pair]:
     """The pairs of a folder, in the order of their names.
 
@@ -110,8 +119,8 @@ def _files(folder: Path, words: tuple[str, ...]) -> dict[str, Path]:
 
 
 def _pair(name: str, guide: Path, target: Path) -> Pair:
-    pair = Pair(name, read_image(guide), luma(read_image(target)))
-    luma(pair.guide)  # its shape is looked at
+    read_gray(guide)  # refuses what is neither gray nor colour
+    pair = Pair(name, read_image(guide), read_gray(target))
     check_pair(pair.guide, pair.target, source=name)
     return pair
 
@@ -202,8 +211,8 @@ def guided_patches(
     """Training patches x, y, z: the bicubic estimate of the target, the guide, the target.
 
     The pairs of `guided_pairs` to train on, and the same at half the size, give a crop in one of
-    eight orientations. Contrast is varied: the guide is multiplied by a factor of .5 to 1.5, and so
-    is a depth map, half the time with its sign turned (x and z alike).
+    eight orientations. Contrast is varied: the guide is multiplied by a factor of .5 to 1.5, a
+    depth map by another one, half the time with its sign turned, other targets by the same.
 
     Args:
         index: global sample numbers; each patch depends on its number and on `seed` alone.

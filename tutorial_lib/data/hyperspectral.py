@@ -30,7 +30,7 @@ def cave(name: str) -> Float[Tensor, "31 h w"]:
         name: such as "balloons".
 
     Returns:
-        Float32 in [0, 1], (31, h, w); one of the scenes has an alpha channel, left out here.
+        Float32 in [0, 1], (31, h, w). Of a band that is stored in colour, the first channel.
 
     Raises:
         FileNotFoundError: no such scene, or a band of it is missing.

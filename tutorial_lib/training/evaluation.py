@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tutorial_lib.data import add_noise, bicubic, luma, pairs, read_image
+from tutorial_lib.data import add_noise, bicubic, luma, pairs, read_gray
 from tutorial_lib.metrics import psnr, ssim
 from tutorial_lib.super_resolution import crop
 
@@ -52,12 +52,7 @@ def evaluate(denoise: Denoiser, folder: str | Path, *, sigma: float) -> dict[str
     """
     scores = {}
     for path in pictures(folder):
-        x = read_image(path)
-        if x.ndim == 3 and x.shape[0] != 3:
-            raise ValueError(
-                f"{path}: expected gray (h, w) or colour (3, h, w), got {tuple(x.shape)}"
-            )
-        x = luma(x)
+        x = read_gray(path)
         if min(x.shape) < 11:
             raise ValueError(f"{path}: expected at least 11 x 11 pixels, got {tuple(x.shape)}")
         y = add_noise(x, sigma, seed=zlib.crc32(path.name.encode()))

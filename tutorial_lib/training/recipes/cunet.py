@@ -124,12 +124,18 @@ def restore(
 ) -> Float[Tensor, "h w"]:
     """The target's estimate of a whole image: means removed, and that of x added."""
     mean = x.mean()
-    pair = torch.stack([x - mean, y - y.mean()])
+    return by_parts(network, x - mean, y - y.mean()) + mean
+
+
+def by_parts(
+    network: CUNet, x: Float[Tensor, "h w"], y: Float[Tensor, "h w"]
+) -> Float[Tensor, "h w"]:
+    """The network's result for images of any size, tile by tile."""
 
     def run(tile: Float[Tensor, "2 h w"]) -> Float[Tensor, "1 h w"]:
         return network(tile[None, :1], tile[None, 1:])[0]
 
-    return by_tiles(run, pair, size=TILE, margin=MARGIN)[0] + mean
+    return by_tiles(run, torch.stack([x, y]), size=TILE, margin=MARGIN)[0]
 
 
 @cache

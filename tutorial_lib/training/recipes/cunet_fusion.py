@@ -12,7 +12,6 @@ from tutorial_lib.fusion import focus_pair, random_corner
 from tutorial_lib.metrics import psnr
 from tutorial_lib.networks.cunet import CUNet
 
-from ..evaluation import by_tiles
 from ..loop import Recipe
 from ..weights import load_network
 from . import cunet
@@ -68,11 +67,7 @@ def recipe(
 def join(network: CUNet, a: Float[Tensor, "h w"], b: Float[Tensor, "h w"]) -> Float[Tensor, "h w"]:
     """The fused image by a given network."""
     mean = (a + b).mean() / 2
-
-    def run(tile: Float[Tensor, "2 h w"]) -> Float[Tensor, "1 h w"]:
-        return network(tile[None, :1], tile[None, 1:])[0]
-
-    return by_tiles(run, torch.stack([a, b]) - mean, size=cunet.TILE, margin=cunet.MARGIN)[0] + mean
+    return cunet.by_parts(network, a - mean, b - mean) + mean
 
 
 @cache

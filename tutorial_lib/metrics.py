@@ -1,4 +1,4 @@
-"""Image quality: peak signal-to-noise ratio and structural similarity."""
+"""Image quality: peak signal-to-noise ratio, structural similarity, and two measures of spectra."""
 
 import math
 
@@ -90,6 +90,75 @@ def ssim(
     structure = (2 * (ab - mean_a * mean_b) + c2) / (aa + bb - mean_a**2 - mean_b**2 + c2)
     value = (luminance * structure).mean((1, 2, 3)).reshape(x.shape[:-2]).to(x.dtype)
     return value if ndim == 2 else value.flatten(-(ndim - 2)).mean(-1)
+
+
+def sam(
+    x: Float[Tensor, "*batch bands h w"],
+    reference: Float[Tensor, "*batch bands h w"],
+    *,
+    least: float = 0.01,
+) -> Float[Tensor, "..."]:
+    """Spectral angle: the mean over the pixels of arccos(<x, r> / (||x|| ||r||)), in radians.
+
+    The angle of a pixel that is nearly black is noise, and in dark scenes such pixels decide the
+    mean: they are left out. Where x has no spectrum at all, the angle counts as pi / 2.
+
+    Args:
+        x: (*batch, bands, h, w).
+        reference: of the same shape.
+        least: pixels count where the root mean square over the bands of the reference is above it;
+            0 takes all that are not zero, as much published code does.
+
+    Returns:
+        One number per cube; NaN where no pixel counts.
+
+    Raises:
+        ValueError: as `psnr`; a negative `least`.
+
+    Reference: F. A. Kruse et al., The spectral image processing system (SIPS), Remote Sensing of
+    Environment, 1993.
+
+    >>> x = torch.tensor([1.0, 1.0]).view(2, 1, 1)
+    >>> sam(x, torch.tensor([1.0, 0.0]).view(2, 1, 1))  # 45 degrees
+    tensor(0.7854)
+    """
+    _check(x, reference, 1.0, 3)
+    if not 0 <= least < math.inf:
+        raise ValueError(f"least = {least}: at least 0 is needed")
+    a, b = x.double(), reference.double()
+    norms = a.square().sum(-3).sqrt(), b.square().sum(-3).sqrt()
+    cosine = (a * b).sum(-3) / (norms[0] * norms[1]).clamp(min=1e-300)
+    angle = torch.arccos(cosine.clamp(-1, 1)).masked_fill(norms[0] == 0, math.pi / 2)
+    counts = norms[1] > least * x.shape[-3] ** 0.5
+    total = (angle * counts).sum((-2, -1)) / counts.sum((-2, -1))
+    return total.to(x.dtype)
+
+
+def ergas(
+    x: Float[Tensor, "*batch bands h w"], reference: Float[Tensor, "*batch bands h w"]
+) -> Float[Tensor, "..."]:
+    """Relative dimensionless error: 100 sqrt(mean over the bands of MSE_b / mean_b(reference)^2).
+
+    The factor h/l of the definition, a ratio of pixel sizes in fusion, is 1 here.
+
+    Returns:
+        One number per cube, 0 where the two are equal.
+
+    Raises:
+        ValueError: as `psnr`; a band of the reference whose mean is not positive.
+
+    Reference: L. Wald, Data fusion: definitions and architectures, Presses des Mines, 2002.
+
+    >>> r = torch.full((2, 8, 8), 0.5)
+    >>> ergas(r + 0.05, r).round()
+    tensor(10.)
+    """
+    _check(x, reference, 1.0, 3)
+    means = reference.double().mean((-2, -1))
+    if (means <= 0).any():
+        raise ValueError(f"a band of mean {means.min():g}: ergas divides by it")
+    errors = (x - reference).double().square().mean((-2, -1)) / means.square()
+    return (100 * errors.mean(-1).sqrt()).to(x.dtype)
 
 
 def _window_mean(x: Float[Tensor, "n 1 h w"]) -> Float[Tensor, "n 1 h2 w2"]:

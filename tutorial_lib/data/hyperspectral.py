@@ -1,13 +1,22 @@
-"""Hyperspectral cubes: the scenes of CAVE."""
+"""Hyperspectral cubes, (bands, h, w): the scenes of CAVE, cubes with real noise, readers' files."""
 
+from pathlib import Path
+
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from .download import data_dir
-from .files import read_image
+from .files import read_array, read_image
 
-BANDS = 31
+BANDS = 31  # of CAVE, 400 to 700 nm in steps of 10
+# Cubes without a known truth: file, variable, (h, w) where pixels are stored as one column each.
+REAL = {
+    "hydice": ("HYDICE_data.mat", "data", None),
+    "jasper_ridge": ("jasperRidge2_R198.mat", "Y", (100, 100)),
+    "hyperion_paris": ("paris_data_hs_ms.mat", "HSim", None),
+}
 
 
 def cave_scenes() -> list[str]:
@@ -42,9 +51,117 @@ def cave(name: str) -> Float[Tensor, "31 h w"]:
     folder = data_dir() / "CAVE" / "complete_ms_data" / f"{name}_ms"
     inner = folder / f"{name}_ms"
     folder = inner if inner.is_dir() else folder
-    bands = [read_image(folder / f"{name}_ms_{k:02}.png") for k in range(1, BANDS + 1)]
+    return _stack([folder / f"{name}_ms_{k:02}.png" for k in range(1, BANDS + 1)], folder)
+
+
+def real_cube(name: str) -> Float[Tensor, "bands h w"]:
+    """A cube with real noise and no truth, its largest value 1.
+
+    Args:
+        name: "hydice" (162 bands, 100 x 80), "jasper_ridge" (AVIRIS, 198 bands, 100 x 100) or
+            "hyperion_paris" (128 bands, 72 x 72).
+
+    Raises:
+        FileNotFoundError: its file is not in the folder hsi_real of the data.
+        ValueError: another name, a damaged file.
+    """
+    if name not in REAL:
+        raise ValueError(f"unknown cube {name!r}: known are {', '.join(REAL)}")
+    file, variable, shape = REAL[name]
+    cube = read_cube(data_dir() / "hsi_real" / file, name=variable, shape=shape)
+    return cube / cube.max()
+
+
+def read_cube(
+    path: str | Path,
+    *,
+    name: str | None = None,
+    shape: tuple[int, int] | None = None,
+    peak: float | None = None,
+) -> Float[Tensor, "bands h w"]:
+    """Read a cube from a folder of images or from one file.
+
+    Args:
+        path: a folder that holds one gray image for each band, taken in the order of their names
+            (PNG or TIFF; of colour images the first channel), as CAVE's scenes; or a file that
+            `read_image` reads: `.mat` of any version (h, w, bands), `.npy` (bands, h, w), a TIFF
+            with one page for each band.
+        name: which variable of a `.mat` file; not needed where it holds one array.
+        shape: (h, w) of a file that holds a matrix (bands, h w), pixels column by column as
+            MATLAB unrolls them.
+        peak: the stored value that becomes 1. None: the largest number of the integer type for
+            images; for arrays whose values leave [-1, 2], their largest value; else 1.
+
+    Returns:
+        Float32, (bands, h, w), at least two bands.
+
+    Raises:
+        FileNotFoundError: there is no such file, or the folder holds no image.
+        ValueError: damaged files, bands of different sizes, NaN, shapes that are not a cube's, a
+            peak that is not positive.
+    """
+    path = Path(path)
+    if peak is not None and not 0 < peak < float("inf"):
+        raise ValueError(f"peak = {peak}: a positive number is needed")
+    if path.is_dir():
+        files = sorted(p for p in path.iterdir() if p.suffix.lower() in (".png", ".tif", ".tiff"))
+        if len(files) < 2:
+            raise FileNotFoundError(f"{path}: holds {len(files)} images, a cube has two or more")
+        cube = _stack(files, path)
+        return cube if peak is None else cube / peak
+    array = read_array(path, name=name)
+    if shape is not None:
+        if array.ndim != 2 or array.shape[1] != shape[0] * shape[1]:
+            raise ValueError(
+                f"{path}: shape {array.shape}, (bands, {shape[0]} x {shape[1]}) wanted"
+            )
+        array = array.reshape(len(array), shape[1], shape[0]).transpose(0, 2, 1)
+    if array.ndim != 3 or len(array) < 2 or array.dtype.kind not in "fiu":
+        raise ValueError(
+            f"{path}: {array.dtype} of shape {array.shape}: expected numbers (bands, h, w), two "
+            "bands or more; a matrix (bands, h w) needs shape=(h, w)"
+        )
+    if not np.isfinite(array).all():
+        raise ValueError(f"{path}: holds NaN or infinite values")
+    if peak is None:
+        outside = array.min() < -1 or array.max() > 2
+        peak = array.max() if outside else 1.0
+    if peak <= 0:
+        raise ValueError(f"{path}: its largest value is {peak}: say with peak= what becomes 1")
+    return torch.from_numpy((array / peak).astype(np.float32))
+
+
+def false_colour(
+    cube: Float[Tensor, "bands h w"], *, bands: tuple[int, int, int] | None = None
+) -> Float[Tensor, "3 h w"]:
+    """Three bands as red, green and blue, so bright that 99.5 % of the samples are below 1.
+
+    Args:
+        cube: (bands, h, w), wavelengths ascending.
+        bands: for red, green, blue; None: those at 5/6, 1/2 and 1/6 of the spectrum (for CAVE 650,
+            550 and 450 nm).
+
+    Returns:
+        (3, h, w), clipped to [0, 1].
+
+    Raises:
+        ValueError: a band that is not there.
+
+    >>> false_colour(torch.arange(31.0)[:, None, None].expand(31, 2, 2))[:, 0, 0]
+    tensor([1.0000, 0.6000, 0.2000])
+    """
+    n = len(cube)
+    bands = bands or tuple(round(share * (n - 1)) for share in (5 / 6, 1 / 2, 1 / 6))
+    if not all(-n <= b < n for b in bands):
+        raise ValueError(f"bands = {bands}: the cube has {n}")
+    picture = cube[list(bands)]
+    return (picture / picture.flatten().quantile(0.995).clamp(min=1e-12)).clamp(0, 1)
+
+
+def _stack(files: list[Path], source: Path) -> Float[Tensor, "bands h w"]:
+    bands = [read_image(file) for file in files]
     bands = [band if band.ndim == 2 else band[0] for band in bands]
     shapes = {tuple(band.shape) for band in bands}
     if len(shapes) > 1:
-        raise ValueError(f"{folder}: bands of different sizes, {sorted(shapes)}")
+        raise ValueError(f"{source}: bands of different sizes, {sorted(shapes)}")
     return torch.stack(bands)

@@ -20,9 +20,10 @@ from tutorial_lib.networks.coupled_ista import (
     shrink,
 )
 from tutorial_lib.training import recipes
+from tutorial_lib.training.recipes import coupled_ista as recipe_module
 from tutorial_lib.training.recipes.coupled_ista import cosine_frame
 
-NAMES = ("depth", "alone", "x8", "x16", "nir", "spectral")
+NAMES = ("depth", "alone", "x8", "x16", "nir", "single_nir", "spectral")
 
 
 def noise(*shape, seed=0):
@@ -279,7 +280,7 @@ def test_batches_depend_on_the_number_alone():
 def test_shipped_networks_beat_bicubic_interpolation(name):
     """On pictures that come with the package, never trained on for depth."""
     module = recipes.find(f"coupled_ista_{name}")
-    pair = bundled_pairs(name)[0] if name in ("nir", "spectral") else motorcycle()
+    pair = bundled_pairs(name)[0] if name in ("nir", "single_nir", "spectral") else motorcycle()
     z = pair.target[128:256, 192:320]
     x, y = bicubic(z, scale=module.SCALE), luma(pair.guide)[128:256, 192:320]
     estimate = module.super_resolve(x, y)
@@ -287,3 +288,15 @@ def test_shipped_networks_beat_bicubic_interpolation(name):
     assert (estimate - z).square().mean() < (x - z).square().mean()
     odd = module.super_resolve(x[:5, :61], y[:5, :61])
     assert odd.shape == (5, 61)
+
+
+def test_the_loss_weighs_each_crop_by_the_error_of_interpolation():
+    """For a network that returns x a crop costs e / (e + FLOOR): flat crops next to nothing."""
+    network = CoupledISTA(4, 8, 1, guided=False)
+    with torch.no_grad():
+        network.D_z.zero_()  # each patch becomes its mean
+    z = torch.zeros(2, 10, 10)
+    x = torch.stack([torch.full((10, 10), 0.1), torch.full((10, 10), 1e-4)])
+    expected = [e / (e + recipe_module.FLOOR) for e in (1e-2, 1e-8)]
+    loss = recipe_module.loss(network, (x, x, z), 0).item()
+    assert loss == pytest.approx(sum(expected) / 2, rel=1e-4)

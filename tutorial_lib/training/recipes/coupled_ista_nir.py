@@ -6,6 +6,6 @@ from . import coupled_ista
 
 SCALE = 4
 SIZES = {"size": 8, "atoms": 256}
-PROFILES = coupled_ista.profiles(900)
+PROFILES = coupled_ista.profiles(6700)
 recipe = partial(coupled_ista.recipe, kind="nir", scale=SCALE, **SIZES)
 super_resolve = partial(coupled_ista.super_resolve, name="coupled_ista_nir", **SIZES)

@@ -6,6 +6,6 @@ from . import coupled_ista
 
 SCALE = 16
 SIZES = {"size": 16, "atoms": 128}
-PROFILES = coupled_ista.profiles(500)
+PROFILES = coupled_ista.profiles(6900)
 recipe = partial(coupled_ista.recipe, kind="depth", scale=SCALE, **SIZES)
 super_resolve = partial(coupled_ista.super_resolve, name="coupled_ista_x16", **SIZES)

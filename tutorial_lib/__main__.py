@@ -237,6 +237,37 @@ def guided_super_resolution(
     )
 
 
+@app.command()
+def separate(
+    visible: Annotated[Path, typer.Argument(help="Photograph of the painting.")],
+    xray: Annotated[Path, typer.Argument(help="Its mixed X-ray, of the same size.")],
+    out: Annotated[
+        Path,
+        typer.Argument(
+            metavar="OUT_DIR", help="For surface and hidden (.png, .npy), the record, checkpoints."
+        ),
+    ],
+    profile: Annotated[
+        str | None, typer.Option(help="smoke, cpu or full; TUTORIAL_PROFILE if not given.")
+    ] = None,
+) -> None:
+    """Separate a mixed X-ray into that of the painting and that of what it covers.
+
+    Trained on these two pictures alone; a run that was killed goes on when called again.
+    """
+    from tutorial_lib.training import profile_name
+    from tutorial_lib.training.separate import separate_files
+
+    record = separate_files(visible, xray, out, profile=profile or profile_name())
+    down, right = record["shift"]
+    height, width = record["size"]
+    print(
+        f"{out}: surface and hidden, {width} x {height}, {record['share']:.0%} and "
+        f"{1 - record['share']:.0%} of the X-ray; the picture was moved by {down} pixels down and "
+        f"{right} right; {record['seconds']:.1f} s"
+    )
+
+
 def denoise_photograph(
     x: Float[Tensor, "*channels h w"], *, sigma: float | None = None, method: str = "wavelet"
 ) -> tuple[Float[Tensor, "*channels h w"], float]:

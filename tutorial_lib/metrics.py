@@ -161,6 +161,34 @@ def ergas(
     return (100 * errors.mean(-1).sqrt()).to(x.dtype)
 
 
+def separation_scores(
+    x1: Float[Tensor, "h w"],
+    x2: Float[Tensor, "h w"],
+    truth1: Float[Tensor, "h w"],
+    truth2: Float[Tensor, "h w"],
+) -> dict[str, float]:
+    """How near two parts of an X-ray are to the truth; their constants cannot be known.
+
+    Returns:
+        `mse`: mean of (x1 - truth1)^2, counted once, because x2 misses as much with the other sign.
+        `mse_free`: the same without the mean of the error. `ssim1`, `ssim2`: `metrics.ssim` of the
+        parts, after each has the mean of its truth.
+
+    Raises:
+        ValueError: the parts do not add up to what the true ones add up to, within 1e-4.
+    """
+    gap = float((x1 + x2 - truth1 - truth2).abs().max())
+    if gap > 1e-4:
+        raise ValueError(f"the parts and the true parts have different sums, by up to {gap:.2g}")
+    e = (x1 - truth1).double()
+    return {
+        "mse": float(e.square().mean()),
+        "mse_free": float((e - e.mean()).square().mean()),
+        "ssim1": float(ssim(x1 - x1.mean() + truth1.mean(), truth1)),
+        "ssim2": float(ssim(x2 - x2.mean() + truth2.mean(), truth2)),
+    }
+
+
 def _window_mean(x: Float[Tensor, "n 1 h w"]) -> Float[Tensor, "n 1 h2 w2"]:
     """Mean under the 11 x 11 Gaussian window, where it lies inside the image."""
     taps = torch.exp(-(torch.arange(-5, 6, dtype=x.dtype, device=x.device) ** 2) / (2 * 1.5**2))

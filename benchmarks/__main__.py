@@ -12,7 +12,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # a busy machine: threads w
 
 from . import runner  # torch, imported there, reads the variable
 
-JOBS = ("dwt", "lifting", "shrinkage", "deconvolution", "flow", "sparse_coding", "dictionary")
+JOBS = (
+    *("dwt", "lifting", "shrinkage", "deconvolution", "flow", "sparse_coding", "dictionary"),
+    *("convolutional", "equilibrium"),
+)
 
 
 def main() -> None:

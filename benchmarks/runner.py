@@ -18,6 +18,8 @@ RUNS = 9
 PACKAGES = (
     *("torch", "numpy", "scipy", "PyWavelets", "scikit-image"),
     *("ptwt", "pytorch_wavelets", "pylops", "pyproximal", "scikit-learn", "ksvd", "spams-bin"),
+    "sporco",
+    "torchdeq",
 )
 
 

@@ -1,4 +1,4 @@
-"""Draw the front page's pictures of Parts I to III from results computed here, in about a minute.
+"""Draw the front page's pictures of Parts I to IV from results computed here, in about a minute.
 
 `python book/draw_front.py` writes _static/part1.webp and the like (three columns, the problem above
 its solution), and part1_narrow.webp and the like (the same tiles for a telephone).
@@ -15,7 +15,16 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn.functional import pad
 
-from tutorial_lib.data import add_noise, bicubic, luma, motorcycle, photograph
+from tutorial_lib.data import (
+    Mixture,
+    add_noise,
+    bicubic,
+    luma,
+    mixture,
+    motorcycle,
+    photograph,
+    xray_pairs,
+)
 from tutorial_lib.dictionary import (
     dct_dictionary,
     denoise_dictionary,
@@ -26,6 +35,7 @@ from tutorial_lib.metrics import psnr
 from tutorial_lib.networks.winnet import split
 from tutorial_lib.operators import blur, wavelet_synthesis
 from tutorial_lib.plug_and_play import plug_and_play
+from tutorial_lib.regression import edge_regression, linear_regression, visible_bands
 from tutorial_lib.solvers import fista
 from tutorial_lib.super_resolution import (
     CoupledDictionary,
@@ -202,6 +212,42 @@ def guided() -> list[tuple[Tile, str]]:
     ]
 
 
+def radiograph() -> Mixture:
+    """Chapters 15 and 16: a cup of coffee, painted over a portrait, and the X-ray of both."""
+    _, visible, hidden = xray_pairs(size=SIZE, bundled=True)[0]
+    return mixture(visible, hidden, ratio=0.5)
+
+
+def painted_over() -> list[tuple[Tile, str]]:
+    """What one is given."""
+    mix = radiograph()
+    return [(mix.visible, "the painting"), (mix.xray.expand(3, SIZE, SIZE), "its X-ray")]
+
+
+def filtered() -> list[tuple[Tile, str]]:
+    """The best linear filter of the painting's colours, and what it leaves of the X-ray."""
+    mix = radiograph()
+    return apart(linear_regression(mix.xray, mix.visible), mix, "linear")
+
+
+def separated() -> list[tuple[Tile, str]]:
+    """The curve of the painting's gray that leaves the fewest edges: free of ghosts."""
+    mix = radiograph()
+    bands = visible_bands(luma(mix.visible)[None], knots=48)
+    surface = edge_regression(mix.xray, bands)
+    return [(x, label.split(",")[0]) for x, label in apart(surface, mix, "few edges")]
+
+
+def apart(surface: Tensor, mix: Mixture, name: str) -> list[tuple[Tile, str]]:
+    """Both parts, each with the mean of the truth, which nothing in the X-ray tells."""
+    surface = surface - surface.mean() + mix.surface.mean()
+    parts = ((surface, mix.surface), (mix.xray - surface, mix.hidden))
+    return [
+        ((x / truth.max()).expand(3, SIZE, SIZE), f"{name}, {decibels(x, truth)}")
+        for x, truth in parts
+    ]
+
+
 def paint(tile: Tile, label: str) -> Image.Image:
     """A tile with its label on a dark strip."""
     pixels = (tile.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
@@ -229,6 +275,7 @@ if __name__ == "__main__":
         "part1": (approximation, denoising, deconvolution),
         "part2": (details, blind, plugged),
         "part3": (learned, enlarged, guided),
+        "part4": (painted_over, filtered, separated),
     }
     for part, results in parts.items():
         pairs = [[paint(*tile) for tile in result()] for result in results]

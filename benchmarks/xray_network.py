@@ -4,7 +4,7 @@ python -m benchmarks.xray_network     weights/xray_networks.json: six mixtures o
                                       128 x 128 pixels; what is there already is not done again
 
 The regressions of benchmarks.xray and networks; errors are in the unit of that table, and those of
-the model stand there, under ablation. Without layers three seeds are trained, with layers one.
+the model stand there, under ablation. Three seeds of each network.
 """
 
 import itertools
@@ -65,12 +65,7 @@ def main() -> None:
     for name, mix in six.items():
         for method, surface in regressions(mix).items():
             found["rows"].setdefault(name, {})[method] = [scores(mix, surface)]
-    jobs = [
-        (method, seed, name)
-        for method, settings in NETWORKS.items()
-        for seed in (SEEDS[:1] if settings["layers"] else SEEDS)
-        for name in six
-    ]
+    jobs = [(method, seed, name) for method in NETWORKS for seed in SEEDS for name in six]
     for method, seed, name in sorted(
         jobs, key=lambda j: (NETWORKS[j[0]]["layers"], not j[2].endswith("0.5"))
     ):

@@ -8,11 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .exclusion import haar_details, prox_exclusion
-from .exclusion import haar_details_adjoint as haar_details_adjoint  # may be imported from here
 from .regression import curve_regression
-from .regression import edge_regression as edge_regression
-from .regression import linear_regression as linear_regression
-from .regression import visible_bands as visible_bands
 
 # The model ---------------------------------------------------------------------------------------
 

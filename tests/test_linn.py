@@ -18,7 +18,6 @@ from tutorial_lib.networks.linn import (
     LINNTransform,
     keep_largest,
     noise_levels,
-    shrink,
     thresholds,
 )
 from tutorial_lib.thresholding import denoise_wavelet, soft
@@ -132,16 +131,6 @@ def test_dilation_reaches_further():
         return int((response.abs() > 1e-12).nonzero().sub(20).abs().max())
 
     assert (reach(1), reach(2)) == (6, 12)  # 1 + 2 + 2 + 1 pixels, and twice that
-
-
-def test_shrink_is_soft_with_its_derivatives():
-    x = 3 * torch.randn(2, 3, 4, 4, dtype=torch.float64)
-    t = torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64).reshape(1, 3, 1, 1)
-    assert torch.equal(shrink(x, t), soft(x, t))
-    x.requires_grad_(), t.requires_grad_()
-    assert torch.autograd.gradcheck(shrink, (x, t))
-    per_image = t.detach().expand(2, 3, 1, 1).clone().requires_grad_()
-    assert torch.autograd.gradcheck(shrink, (x, per_image))
 
 
 def test_thresholds_are_linear_in_sigma():

@@ -6,9 +6,9 @@ import torch.nn.functional as F
 
 from tutorial_lib.data import add_noise, photograph
 from tutorial_lib.metrics import psnr
-from tutorial_lib.networks.linn import LINN, LiftingNet, shrink
+from tutorial_lib.networks.linn import LINN, LiftingNet
 from tutorial_lib.networks.winnet import CLISTA, NENet, WINNet, dct_kernels, merge, patches, split
-from tutorial_lib.thresholding import denoise_wavelet, soft
+from tutorial_lib.thresholding import denoise_wavelet
 from tutorial_lib.training.recipes import nenet, winnet
 
 
@@ -94,13 +94,6 @@ def test_dilation_spreads_the_taps():
     reach = [int(net(x, zero)[0, 0, 40].abs().gt(0).nonzero().max()) - 40 for net in (near, far)]
     assert reach == [18, 36]  # 37 x 37 pixels, and twice as far
     torch.testing.assert_close(far(x, zero)[..., ::2, ::2], near(x[..., ::2, ::2], zero))
-
-
-def test_shrink_is_the_soft_threshold_with_exact_derivatives():
-    x = torch.randn(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
-    t = torch.rand(1, 3, 1, 1, dtype=torch.float64, requires_grad=True)
-    torch.testing.assert_close(shrink(x, t), soft(x, t))
-    assert torch.autograd.gradcheck(shrink, (x, t))
 
 
 def test_thresholds_grow_linearly_with_sigma_from_zero():

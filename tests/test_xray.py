@@ -214,12 +214,13 @@ def test_solve_takes_the_features_that_it_needs(kind):
     }[kind]
     torch.manual_seed(0)
     head = Response()  # bands as they begin: random functions of the colours
-    found = xray.solve(head, visible, surface + below)
+    found, features = xray.solve(head, visible, surface + below)
+    assert features == dict(zip(("gray", "colour", "blur"), xray.FEATURES, strict=True))[kind]
     bound = {"gray": 1e-3, "colour": 3e-3, "blur": 0.02}[kind]
     assert centred(found - surface) < bound * centred(surface)
     linear = linear_regression(surface + below, visible)
     assert centred(found - surface) < 0.2 * centred(linear - surface)
-    one = xray.solve(head, visible, surface + below, squares=1)  # a part of the painting
+    one, _ = xray.solve(head, visible, surface + below, squares=1)  # a part of the painting
     assert centred(one - surface) < 20 * bound * centred(surface)
 
 

@@ -11,24 +11,14 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import fold, linear, pad, relu
+from torch.nn.functional import fold, linear, pad
 
 from tutorial_lib.dictionary import extract_patches
 from tutorial_lib.multimodal import JointModel
 
+from .shrinkage import shrink
+
 CHUNK = 2**14  # patches that `restore` takes at once
-
-
-def shrink(
-    v: Float[Tensor, "*batch m"], threshold: Float[Tensor, " m"]
-) -> Float[Tensor, "*batch m"]:
-    """Soft threshold sign(v) max(|v| - T, 0) with one threshold for each atom, T >= 0.
-
-    >>> shrink(torch.tensor([[3.0, -2.0]]), torch.tensor([1.0, 3.0]))
-    tensor([[2., 0.]])
-    """
-    T = threshold.to(v.dtype)
-    return relu(v - T) - relu(-v - T)  # the backward pass of min and max is many times slower
 
 
 def branch(
@@ -53,7 +43,8 @@ def branch(
     codes = [linear(v, W)]
     for D_k, P_k, threshold in zip(D, P, thresholds, strict=True):
         b = codes[-1]
-        codes.append(shrink(b + linear(v - linear(b, D_k), P_k), threshold))
+        b = b + linear(v - linear(b, D_k), P_k)
+        codes.append(shrink(b, threshold.to(b)))
     return codes
 
 
@@ -140,7 +131,7 @@ class CoupledISTA(nn.Module):
                 raise ValueError(f"y of shape {shape}: that of x, {tuple(x.shape)}, is needed")
             b = self.y(_without_mean(y, self.size))
             v = v + linear(b[-1], self.W_y)
-        return a, b, shrink(v, self.log_threshold.exp())
+        return a, b, shrink(v, self.log_threshold.exp().to(v))
 
     def forward(
         self, x: Float[Tensor, "*batch p"], y: Float[Tensor, "*batch p"] | None = None

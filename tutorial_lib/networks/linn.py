@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from tutorial_lib.lifting import lift, unlift
 from tutorial_lib.wavelets import dwt, idwt
 
+from .shrinkage import shrink
+
 Shrinkage = Literal["soft", "lista"]
 UNIT = 50 / 255  # the noise level at which a threshold is softplus(theta) itself
 
@@ -357,26 +359,3 @@ def thresholds(
     """softplus(theta) sigma / (50/255): n thresholds per channel, for each sample's sigma."""
     scale = sigma.reshape(-1, 1, 1, 1) / UNIT
     return F.softplus(theta, beta=20)[:, None, :, None, None] * scale
-
-
-def shrink(x: Float[Tensor, "b c h w"], threshold: Tensor) -> Float[Tensor, "b c h w"]:
-    """`thresholding.soft` without its checks, and with a backward that costs half a convolution."""
-    return _Shrink.apply(x, threshold)
-
-
-class _Shrink(torch.autograd.Function):
-    """S_t(x), whose derivatives are [S_t(x) != 0] in x and -sign(S_t(x)) in t."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor, threshold: Tensor) -> Tensor:
-        y = torch.clamp(x, -threshold, threshold)
-        torch.sub(x, y, out=y)
-        ctx.save_for_backward(y)
-        ctx.shape = threshold.shape
-        return y
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:
-        (y,) = ctx.saved_tensors
-        sign = y.sign()
-        return grad * sign.abs(), -(grad * sign).sum_to_size(ctx.shape)

@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from .shrinkage import shrink as soft
+
 WEIGHTS = ("fixed", "shared", "each")
 Percents = Sequence[float | int]
 
@@ -36,13 +38,13 @@ def shrink(
     tensor([ 3.0000, -1.0000,  0.0000,  0.5000])
     """
     box = threshold if isinstance(threshold, Tensor) else v.new_tensor(threshold)
-    soft = v - torch.minimum(torch.maximum(v, -box), box)
+    shrunk = soft(v, box)
     kept = int(v.shape[-1] * percent / 100)
     if kept == 0:
-        return soft
+        return shrunk
     magnitude = v.detach().abs()
     smallest = magnitude.topk(kept, dim=-1).values[..., -1:]
-    return torch.where((magnitude >= smallest) & (magnitude > box), v, soft)
+    return torch.where((magnitude >= smallest) & (magnitude > box), v, shrunk)
 
 
 def lista(

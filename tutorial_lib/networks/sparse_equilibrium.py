@@ -12,17 +12,9 @@ from torch.nn.functional import conv2d, conv_transpose2d, softplus
 from tutorial_lib.equilibrium import equilibrium
 from tutorial_lib.fixed_points import Equilibrium, Solver
 
+from .shrinkage import shrink
+
 TRAINING = Solver(rtol=1e-3, max_steps=60)
-
-
-def shrink(v: Float[Tensor, "..."], threshold: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """The soft threshold.
-
-    Args:
-        v: any shape.
-        threshold: nonnegative, broadcasts against v.
-    """
-    return v - v.clamp(-threshold, threshold)
 
 
 class SparseEquilibrium(nn.Module):

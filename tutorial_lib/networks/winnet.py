@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tutorial_lib.networks.linn import LINN, shrink, thresholds
+from .linn import LINN, thresholds
+from .shrinkage import shrink
 
 PADDINGS = ("replicate", "circular")
 STRIP = 128  # rows of patches at a time, in NENet

@@ -19,6 +19,8 @@ from torch.nn.functional import conv2d, gelu, pad, softplus
 
 from tutorial_lib.exclusion import haar_details, haar_details_adjoint
 
+from .shrinkage import shrink
+
 HEADS = ("response", "linear", "nonlinear")
 SHARPNESS = 20.0  # of softplus, as published: 0.1 stands for 0.106
 
@@ -38,11 +40,6 @@ class Parts(NamedTuple):
 def clip(v: Float[Tensor, "..."], bound: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """v limited to [-bound, bound] entry by entry."""
     return torch.maximum(torch.minimum(v, bound), -bound)
-
-
-def shrink(v: Float[Tensor, "..."], threshold: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """The soft threshold S(v; threshold), threshold >= 0."""
-    return v - clip(v, threshold)
 
 
 def exclude(

@@ -27,7 +27,8 @@ from tutorial_lib.regression import (
     standard_bands,
     visible_bands,
 )
-from tutorial_lib.separation import Weights, separate
+from tutorial_lib.separation import separate
+from tutorial_lib.separation_model import Weights
 from tutorial_lib.training.weights import WEIGHTS
 
 RATIOS = (0.3, 0.5, 0.7)

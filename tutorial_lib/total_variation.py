@@ -23,9 +23,15 @@ def differences(x: Float[Tensor, "*batch h w"]) -> Float[Tensor, "*batch 2 h w"]
              [ 0.,  0.]]])
     """
     g = x.new_zeros(*x.shape[:-2], 2, *x.shape[-2:])
-    g[..., 0, :-1, :] = x[..., 1:, :] - x[..., :-1, :]
-    g[..., 1, :, :-1] = x[..., :, 1:] - x[..., :, :-1]
+    g[..., 0, :-1, :], g[..., 1, :, :-1] = neighbour_differences(x)
     return g
+
+
+def neighbour_differences(
+    x: Float[Tensor, "*batch h w"],
+) -> tuple[Float[Tensor, "*batch h1 w"], Float[Tensor, "*batch h w1"]]:
+    """From each pixel to the next one, down and to the right, where there is one."""
+    return x[..., 1:, :] - x[..., :-1, :], x[..., 1:] - x[..., :-1]
 
 
 def differences_adjoint(q: Float[Tensor, "*batch 2 h w"]) -> Float[Tensor, "*batch h w"]:

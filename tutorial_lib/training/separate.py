@@ -29,11 +29,15 @@ PROFILES = {
 
 
 class Separation(NamedTuple):
-    """Two X-rays whose sum is the mixed one, exactly; float64, in its unit."""
+    """Two X-rays whose sum is the mixed one, exactly; float64, in its unit.
+
+    `features` are those of `solve`, or "layers".
+    """
 
     surface: Float[Tensor, "h w"]
     hidden: Float[Tensor, "h w"]
     shift: tuple[int, int]
+    features: str
     run: Run
 
 
@@ -80,6 +84,7 @@ def separate_files(visible: Path, xray: Path, out: Path, *, profile: str = "cpu"
         "profile": profile,
         "size": list(x.shape),
         "shift": list(found.shift),
+        "features": found.features,
         "share": found.surface.mean().item() / max(x.mean().item(), 1e-12),
         "seconds": round(time.perf_counter() - begin, 1),
         "training": {k: found.run.record[k] for k in ("steps", "seconds", "hardware", "versions")},
@@ -141,13 +146,13 @@ def separate(
         config={"painting": hashlib.sha256(content).hexdigest(), "patch": patch, "layers": layers},
     )
     if layers:
-        surface = separate_with(run.network, visible, normal).surface[0, 0]
+        surface, features = separate_with(run.network, visible, normal).surface[0, 0], "layers"
     else:
-        surface = solve(run.network.head, visible, normal)
+        surface, features = solve(run.network.head, visible, normal)
     surface = surface.double() * (high - low)
     surface = share_constant(surface, xray.double() - surface)
     surface = (surface * 2**30).round() / 2**30  # so that the sum is exact in float64
-    return Separation(surface, xray.double() - surface, shift, run)
+    return Separation(surface, xray.double() - surface, shift, features, run)
 
 
 def share_constant(

@@ -2,6 +2,7 @@
 
 import math
 from functools import cache, partial
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -12,10 +13,12 @@ from tutorial_lib.data import luma, mixture, xray_pairs
 from tutorial_lib.data.patches import random
 from tutorial_lib.networks.xray import Parts, Response, XRayNet
 from tutorial_lib.regression import linear_regression
+from tutorial_lib.total_variation import neighbour_differences
 
 from ..evaluation import by_tiles
 from ..loop import Recipe
 
+FEATURES = ("luma", "luma and colours", "luma, colours and bands")  # of `solve`
 FLOOR = 1e-6  # of squared edges: an edge of 1/1000 counts half
 PROFILES = {
     "smoke": {"steps": 8, "batch_size": 2, "patch": 32, "size": 96},
@@ -146,18 +149,13 @@ def loss(
     return total + mse_loss(seen, visible) / 2
 
 
-def differences(x: Float[Tensor, "*b h w"]) -> tuple[Tensor, Tensor]:
-    """From each pixel to the next one, down and to the right."""
-    return x[..., 1:, :] - x[..., :-1, :], x[..., 1:] - x[..., :-1]
-
-
 def edges(x: Float[Tensor, "*b h w"]) -> Float[Tensor, ""]:
     """Mean magnitude of the differences, sqrt(d^2 + FLOOR), the two directions added.
 
     >>> edges(torch.tensor([[0.0, 1.0], [0.0, 1.0]])).round(decimals=3)
     tensor(1.0010)
     """
-    return sum((d.square() + FLOOR).sqrt().mean() for d in differences(x))
+    return sum((d.square() + FLOOR).sqrt().mean() for d in neighbour_differences(x))
 
 
 def exclusion_loss(
@@ -175,13 +173,20 @@ def exclusion_loss(
     """
     total = 0.0
     for _ in range(scales):
-        for u, v in zip(differences(a), differences(b), strict=True):
+        for u, v in zip(neighbour_differences(a), neighbour_differences(b), strict=True):
             size = [d.abs().mean((1, 2, 3), keepdim=True) for d in (u, v)]
             alpha = 2 * size[0] / (size[1] + 1e-6)
             both = (u / 2).tanh().square() * (alpha * v / 2).tanh().square()  # 2 s(t) - 1
             total = total + (both.mean((1, 2, 3)) + eps).pow(0.25).mean()
         a, b = avg_pool2d(a, 2), avg_pool2d(b, 2)
     return total / (3 * scales)
+
+
+class Solved(NamedTuple):
+    """The surface, and which of `FEATURES` it is made of."""
+
+    surface: Float[Tensor, "h w"]
+    features: str
 
 
 @torch.no_grad()
@@ -193,7 +198,7 @@ def solve(
     steps: int = 20,
     squares: int = 16,
     seed: int = 0,
-) -> Float[Tensor, "h w"]:
+) -> Solved:
     """The surface by linear combinations: of curves of luma, of each colour, and of R's bands.
 
     For fixed features `edges(x - R(r))` is convex. Its minimum is found by reweighted least
@@ -229,11 +234,11 @@ def solve(
     else:
         cut = painting[None]
     parts = [(features(p[:3]), p[3]) for p in cut]
-    rows = torch.cat([d.flatten(1) for f, _ in parts for d in differences(f)], 1).double()
-    target = torch.cat([d.flatten() for _, x in parts for d in differences(x)]).double()
+    rows = torch.cat([d.flatten(1) for f, _ in parts for d in neighbour_differences(f)], 1).double()
+    target = torch.cat([d.flatten() for _, x in parts for d in neighbour_differences(x)]).double()
     counts = [len(at.unique()) for at in knots]
     best, least = None, math.inf
-    for k in (counts[0], sum(counts), len(rows)):
+    for name, k in zip(FEATURES, (counts[0], sum(counts), len(rows)), strict=True):
         weight = torch.ones_like(target)
         for _ in range(steps):
             weighted = rows[:k] * weight
@@ -245,12 +250,12 @@ def solve(
         error = (target - found @ rows[:k]).abs().mean().clamp(min=1e-6)
         cost = n * error.log() + k / 2 * math.log(n)
         if cost < least:
-            best, least = found.float(), cost
+            best, taken, least = found.float(), name, cost
 
     def combine(r: Float[Tensor, "3 h w"]) -> Float[Tensor, "1 h w"]:
         return torch.einsum("k,khw->hw", best, features(r)[: len(best)])[None]
 
-    return by_tiles(combine, visible, size=256, margin=4)[0]
+    return Solved(by_tiles(combine, visible, size=256, margin=4)[0], taken)
 
 
 def hats(x: Float[Tensor, "h w"], knots: Float[Tensor, " k"]) -> Float[Tensor, "k h w"]:

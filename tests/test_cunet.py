@@ -185,3 +185,11 @@ def test_tiles_of_the_trained_network_make_no_visible_seam():
     assert 255 * (tiled - whole).abs().max() < 2e-3
     error = [(v - z).square().mean() for v in (tiled, x)]
     assert error[0] < 0.6 * error[1]  # and it is better than bicubic
+
+
+def test_the_error_that_chapter_14_prints_for_the_whole_motorcycle():
+    pair = motorcycle()
+    z, y = pair.target[:500, :740], luma(pair.guide)[:500, :740]
+    network = recipes.find("cunet_depth").trained()
+    error = cunet.restore(network, bicubic(z, scale=4), y).detach() - z
+    assert abs(255 * error.square().mean().sqrt() - 5.911) < 0.01

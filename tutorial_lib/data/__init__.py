@@ -16,7 +16,7 @@ from .guided import (
     pairs,
     read_gray,
 )
-from .hyperspectral import cave, cave_scenes, false_colour, read_cube, real_cube
+from .hyperspectral import cave, cave_scenes, colour_cube, false_colour, read_cube, real_cube
 from .images import PHOTOGRAPHS, bsd68, bsds500, photograph, photographs, set5
 from .sensing import gaussian_matrix, observe, sparse_codes
 from .xray import Mixture, gray_response, mixture, paintings_on_disk, xray_pairs
@@ -35,6 +35,7 @@ __all__ = [
     "bsds500",
     "cave",
     "cave_scenes",
+    "colour_cube",
     "check_pair",
     "data_dir",
     "false_colour",

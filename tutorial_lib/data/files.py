@@ -4,6 +4,8 @@ import io
 import os
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
@@ -26,7 +28,8 @@ def read_image(path: str | Path, *, name: str | None = None) -> Float[Tensor, ".
         path: an image that Pillow reads (8 or 16 bits a sample; gray, colour, palette, alpha; the
             first frame of an animation), a `.tif` also with many pages, a `.npy` array, or a
             `.mat` file of any version.
-        name: which variable of a `.mat` file; not needed where it holds one array.
+        name: which variable of a `.mat` file; not needed where it holds one array, or one with
+            three axes.
 
     Returns:
         float32, (h, w) or (c, h, w). Integers are divided by their type's largest value; floating
@@ -46,8 +49,11 @@ def read_image(path: str | Path, *, name: str | None = None) -> Float[Tensor, ".
     return as_image(read_array(path, name=name), source=path)
 
 
-def read_array(path: str | Path, *, name: str | None = None) -> np.ndarray:
-    """The samples as the file stores them, (h, w) or (c, h, w): `read_image` before scaling."""
+def read_array(path: str | Path, *, name: str | None = None, stored: bool = False) -> np.ndarray:
+    """The samples as the file stores them, (h, w) or (c, h, w): `read_image` before scaling.
+
+    With `stored` the axes of `.mat` and `.npy` arrays keep the order of the file.
+    """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
@@ -56,9 +62,11 @@ def read_array(path: str | Path, *, name: str | None = None) -> np.ndarray:
     suffix = path.suffix.lower()
     try:
         if suffix == ".mat":
-            return _read_mat(path, name)
+            array = _read_mat(path, name)
+            return array if stored or array.ndim != 3 else np.moveaxis(array, -1, 0)
         if suffix == ".npy":
-            return _read_npy(path)
+            array = np.load(path, allow_pickle=False)
+            return array if stored else _channels_first(array)
         return _read_tiff(path) if suffix in (".tif", ".tiff") else _read_pillow(path)
     except Exception as error:  # decoders fail in every way that a damaged file can
         raise ValueError(f"{path}: cannot be read ({error or type(error).__name__})") from error
@@ -105,9 +113,16 @@ def write_image(path: str | Path, x: Float[Tensor, "..."], *, bits: int = 8) -> 
     levels = (x.detach().cpu().double().clamp(0, 1) * top).round().numpy()
     levels = levels.astype(np.uint16 if bits == 16 else np.uint8)
     content = _encode(np.moveaxis(levels, 0, -1) if x.ndim == 3 else levels, path.suffix.lower())
+    with complete(path) as part:
+        part.write_bytes(content)
+
+
+@contextmanager
+def complete(path: Path) -> Iterator[Path]:
+    """A file beside `path` to write to, which takes its name at the end, or is removed."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        part.write_bytes(content)
+        yield part
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
@@ -119,15 +134,19 @@ def check_output(path: str | Path, *, bits: int = 8) -> None:
     if bits not in _DEPTHS.get(path.suffix.lower(), ()):
         allowed = ", ".join(f"{s} ({' or '.join(map(str, b))} bits)" for s, b in _DEPTHS.items())
         raise ValueError(f"{path}: cannot write {bits} bits as {path.suffix!r}: allowed: {allowed}")
+    check_place(path)
+
+
+def check_place(path: Path) -> None:
+    """Refuse a file whose folder is missing or cannot be written."""
     if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
         raise OSError(f"{path}: its folder does not exist or cannot be written")
 
 
-# Readers: each returns the stored samples, (h, w) or (c, h, w) --------------------------------
+# Readers: each returns the stored samples ------------------------------------------------------
 
 
-def _read_npy(path: Path) -> np.ndarray:
-    array = np.load(path, allow_pickle=False)
+def _channels_first(array: np.ndarray) -> np.ndarray:
     few = (1, 3, 4)
     if array.ndim == 3 and array.shape[-1] in few and array.shape[0] not in few:
         array = np.moveaxis(array, -1, 0)
@@ -140,21 +159,24 @@ def _read_mat(path: Path, name: str | None) -> np.ndarray:
             arrays = {k: v[()].T for k, v in file.items() if isinstance(v, h5py.Dataset)}
     else:
         arrays = {k: v for k, v in scipy.io.loadmat(path).items() if not k.startswith("__")}
-    if name is None:
-        images = [
-            k for k, v in arrays.items() if v.dtype.kind in "bfiu" and min(v.shape, default=0) > 1
-        ]
-        name = images[0] if len(images) == 1 else None
+    images = [
+        k for k, v in arrays.items() if v.dtype.kind in "bfiu" and min(v.shape, default=0) > 1
+    ]
+    cubes = [k for k in images if arrays[k].ndim == 3]
+    images = sorted(cubes or images)  # with a cube, a matrix is a map of its classes or so
+    if name is None and len(images) == 1:
+        name = images[0]
     if name not in arrays:
-        raise ValueError(f"choose with name= one of its variables {sorted(arrays)}")
-    array = arrays[name]
-    return np.moveaxis(array, -1, 0) if array.ndim == 3 else array
+        raise ValueError(
+            f"choose with name= one of its variables {images}; denoise has --key for it"
+        )
+    return arrays[name]
 
 
 def _read_tiff(path: Path) -> np.ndarray:
     with tifffile.TiffFile(path) as tiff:
         page = tiff.pages[0]
-        if len(tiff.pages) == 1 and page.bitspersample <= 8:
+        if len(tiff.pages) == 1 and page.bitspersample <= 8 and page.samplesperpixel <= 4:
             return _read_pillow(path)  # knows palettes, orientation and compressions
         array, samples = tiff.series[0].asarray(), page.axes.find("S")
     if samples >= 0:  # colour: one page

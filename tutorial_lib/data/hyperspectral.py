@@ -7,8 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .cube_files import from_samples, read_samples
 from .download import data_dir
-from .files import read_array, read_image
+from .files import read_image
+from .images import photograph
 
 BANDS = 31  # of CAVE, 400 to 700 nm in steps of 10
 # Cubes without a known truth: file, variable, (h, w) where pixels are stored as one column each.
@@ -77,6 +79,7 @@ def read_cube(
     *,
     name: str | None = None,
     shape: tuple[int, int] | None = None,
+    bands_axis: int | None = None,
     peak: float | None = None,
 ) -> Float[Tensor, "bands h w"]:
     """Read a cube from a folder of images or from one file.
@@ -86,9 +89,10 @@ def read_cube(
             (PNG or TIFF; of colour images the first channel), as CAVE's scenes; or a file that
             `read_image` reads: `.mat` of any version (h, w, bands), `.npy` (bands, h, w), a TIFF
             with one page for each band.
-        name: which variable of a `.mat` file; not needed where it holds one array.
+        name: which variable of a `.mat` file; not needed where it holds one cube.
         shape: (h, w) of a file that holds a matrix (bands, h w), pixels column by column as
             MATLAB unrolls them.
+        bands_axis: which axis of the stored array is the spectrum, if not as above.
         peak: the stored value that becomes 1. None: the largest number of the integer type for
             images; for arrays whose values leave [-1, 2], their largest value; else 1.
 
@@ -97,38 +101,41 @@ def read_cube(
 
     Raises:
         FileNotFoundError: there is no such file, or the folder holds no image.
-        ValueError: damaged files, bands of different sizes, NaN, shapes that are not a cube's, a
-            peak that is not positive.
+        ValueError: damaged files, bands of different sizes, NaN, shapes that are not a cube's,
+            axes that seem to be in another order, a peak that is not positive.
     """
     path = Path(path)
     if peak is not None and not 0 < peak < float("inf"):
         raise ValueError(f"peak = {peak}: a positive number is needed")
-    if path.is_dir():
-        files = sorted(p for p in path.iterdir() if p.suffix.lower() in (".png", ".tif", ".tiff"))
-        if len(files) < 2:
-            raise FileNotFoundError(f"{path}: holds {len(files)} images, a cube has two or more")
-        cube = _stack(files, path)
-        return cube if peak is None else cube / peak
-    array = read_array(path, name=name)
-    if shape is not None:
-        if array.ndim != 2 or array.shape[1] != shape[0] * shape[1]:
-            raise ValueError(
-                f"{path}: shape {array.shape}, (bands, {shape[0]} x {shape[1]}) wanted"
-            )
-        array = array.reshape(len(array), shape[1], shape[0]).transpose(0, 2, 1)
-    if array.ndim != 3 or len(array) < 2 or array.dtype.kind not in "fiu":
-        raise ValueError(
-            f"{path}: {array.dtype} of shape {array.shape}: expected numbers (bands, h, w), two "
-            "bands or more; a matrix (bands, h w) needs shape=(h, w)"
-        )
-    if not np.isfinite(array).all():
-        raise ValueError(f"{path}: holds NaN or infinite values")
+    samples = read_samples(path, name=name, shape=shape, bands_axis=bands_axis)
+    if peak is None and path.is_dir() and samples.dtype.kind in "iu":
+        peak = float(np.iinfo(samples.dtype).max)
     if peak is None:
-        outside = array.min() < -1 or array.max() > 2
-        peak = array.max() if outside else 1.0
+        outside = samples.min() < -1 or samples.max() > 2
+        peak = float(samples.max()) if outside else 1.0
     if peak <= 0:
         raise ValueError(f"{path}: its largest value is {peak}: say with peak= what becomes 1")
-    return torch.from_numpy((array / peak).astype(np.float32))
+    return from_samples(samples, peak=peak)
+
+
+def colour_cube(name: str, *, size: int = 256) -> Float[Tensor, "31 size size"]:
+    """A bundled colour photograph as 31 bands: a stand-in where no cube is on disk.
+
+    The spectrum of a pixel is blue, green and red times bells of 60 nm around 450, 550 and 620 nm.
+    Real spectra have more to tell: these cubes have rank 3.
+
+    Args:
+        name: as in `photograph`.
+        size: pixels a side.
+
+    Returns:
+        In [0, 1], the largest value 1.
+    """
+    blue_green_red = photograph(name, size=size, gray=False).flip(0)
+    nm = torch.linspace(400, 700, BANDS)[:, None]
+    bells = torch.exp(-(((nm - torch.tensor([450.0, 550.0, 620.0])) / 60) ** 2))
+    cube = torch.einsum("bc,chw->bhw", bells, blue_green_red)
+    return cube / cube.max()
 
 
 def false_colour(

@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import torch
 import typer
 from jaxtyping import Float
@@ -19,6 +18,7 @@ import tutorial_lib
 METHODS = {
     "wavelet": "undecimated sym4, BayesShrink, soft threshold (chapter 02_thresholding)",
     "winnet": "invertible network with learned wavelets, blind (chapter 07_winnet)",
+    "lowrank": "cubes: few spectra, damage left out (chapter 19_hyperspectral_noise)",
 }
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -107,25 +107,54 @@ def evaluate(
         typer.Option(
             metavar="DIR",
             help="Folder of pictures; or of pairs X_guide.png and X_disparity.png, or with two "
-            "folders guide and disparity (or rgb and nir) of equal names.",
+            "folders guide and disparity (or rgb and nir) of equal names; with --noise, of cubes: "
+            "scenes as CAVE's, folders with an image for each band, .mat, .npy, .tif.",
         ),
     ],
     sigma: Annotated[
         float | None,
-        typer.Option(help="Standard deviation of the noise that is added, in 1/255; default 25."),
+        typer.Option(
+            help="Standard deviation of the noise that is added, in 1/255; default 25. For cubes "
+            "the upper end of its range over the bands; default 95."
+        ),
     ] = None,
     scale: Annotated[
         int | None,
         typer.Option(help="By which the targets of pairs are reduced; the network's own."),
     ] = None,
+    noise: Annotated[
+        str | None,
+        typer.Option(
+            help="For cubes: iid, noniid, corr, stripes, deadlines, impulse or mixture "
+            "(chapter 19_hyperspectral_noise)."
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of the noise of cubes, the same for each; default 0.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Score the weights that come with the package, per picture and in the mean.
 
-    Denoisers: PSNR and SSIM. Networks with a guide: RMSE in 1/255, also of bicubic, and PSNR.
+    Denoisers: PSNR and SSIM. Networks with a guide: RMSE in 1/255, also of bicubic, and PSNR. Of
+    cubes, also by wavelet and lowrank: PSNR, SSIM, SAM in radians, and how equilibria converged.
     """
-    from tutorial_lib.training import evaluation, recipes
+    from tutorial_lib.training import cube_scores, cubes, evaluation, recipes
 
+    if noise is not None:
+        if scale is not None:
+            raise ValueError(f"--scale {scale}: is for networks with a guide, --noise for cubes")
+        told, lines = cube_scores.evaluate_cubes(
+            name, data, noise=noise, sigma=sigma, seed=seed or 0
+        )
+        if as_json:
+            print(json.dumps(told))
+            return
+        _table(told["images"], told["metric"])
+        print(*lines, sep="\n", end="\n" if lines else "")
+        return
+    if seed is not None:
+        raise ValueError(f"--seed {seed}: is for --noise; that of pictures follows their names")
     module = recipes.find(name)
     begin = time.perf_counter()
     if hasattr(module, "super_resolve"):
@@ -141,6 +170,8 @@ def evaluate(
         if not 0 <= sigma <= 255:
             raise ValueError(f"--sigma {sigma:g}: expected 0 to 255")
         images = evaluation.evaluate(module.denoise, data, sigma=sigma / 255)
+    elif cubes.for_cubes(name):
+        raise ValueError(f"{name} is for cubes: say with --noise which is to be added")
     else:
         raise ValueError(f"{name} makes no pictures: there is nothing to evaluate on DIR")
     seconds = time.perf_counter() - begin
@@ -148,6 +179,10 @@ def evaluate(
     if as_json:
         print(json.dumps({"name": name, "metric": metric, "images": images, "seconds": seconds}))
         return
+    _table(images, metric)
+
+
+def _table(images: dict[str, dict[str, float]], metric: dict[str, float]) -> None:
     width = max(map(len, [*images, "mean"]))
     print(" " * width, *(f"{key:>12}" for key in metric))
     for file, scores in [*images.items(), ("mean", metric)]:
@@ -156,30 +191,77 @@ def evaluate(
 
 @app.command()
 def denoise(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="Photograph, gray or colour.")],
-    target: Annotated[Path, typer.Argument(metavar="OUT", help="PNG, TIFF or JPEG to write.")],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="IN",
+            help="Photograph, gray or colour; or a hyperspectral cube: .mat, .npy, TIFF with a "
+            "page for each band, folder with an image for each band.",
+        ),
+    ],
+    target: Annotated[
+        Path,
+        typer.Argument(
+            metavar="OUT", help="PNG, TIFF or JPEG to write; of a cube .mat, .npy or TIFF."
+        ),
+    ],
     method: Annotated[str, typer.Option(help=f"One of: {', '.join(METHODS)}.")] = "wavelet",
     sigma: Annotated[
         str,
         typer.Option(
             metavar="S|auto",
             help="Standard deviation of the noise in units of 1/255 of full scale (gray levels of "
-            "an 8-bit picture); auto: estimate it.",
+            "an 8-bit picture; of a cube, 1/255 of its white); auto: estimate it.",
         ),
     ] = "auto",
+    key: Annotated[
+        str | None, typer.Option(help="Which variable of a .mat file that holds several.")
+    ] = None,
+    bands_axis: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=2,
+            help="Which axis of the stored array is the spectrum; that of a .mat file is the last "
+            "one, 2, of other files the first, 0.",
+        ),
+    ] = None,
+    peak: Annotated[
+        float | None,
+        typer.Option(
+            help="The stored value of a cube that is white, 1 for the methods; a robust largest "
+            "value if not given. OUT has the unit of IN in any case."
+        ),
+    ] = None,
 ) -> None:
-    """Remove noise from a photograph of any size; 16-bit pictures stay 16-bit where OUT can."""
+    """Remove noise from a photograph or a hyperspectral cube of any size.
+
+    16-bit pictures stay 16-bit where OUT can; cubes keep their unit, and are written as float32,
+    or from TIFF to TIFF in the integers of IN. Image methods take cubes band by band.
+    """
     from tutorial_lib.data import files
+    from tutorial_lib.training import cubes
 
     if method not in METHODS:
         raise ValueError(f"unknown method {method!r}: allowed are {', '.join(METHODS)}")
     level = _sigma(sigma)
-    if not source.is_file():
+    if not source.exists():
         raise FileNotFoundError(f"{source}: no such file")
     if target.exists() and target.samefile(source):
         raise ValueError(f"{target}: OUT is IN; name another file, so that the original is kept")
+    of_cubes = {"bands_axis": bands_axis, "peak": peak}
+    if cubes.for_cubes(method) or source.is_dir() or any(v is not None for v in of_cubes.values()):
+        array = None
+    else:
+        array = files.read_array(source, name=key)
+    if array is None or array.ndim == 3 and len(array) not in (1, 3):
+        del array
+        lines = cubes.denoise_cube_file(
+            source, target, method=method, sigma=level, key=key, **of_cubes
+        )
+        print(*lines, sep="\n")
+        return
     files.check_output(target)
-    array = files.read_array(source)
     x = files.as_image(array, source=source)
     if x.ndim == 3 and x.shape[0] != 3:
         raise ValueError(
@@ -281,9 +363,9 @@ def denoise_photograph(
     Returns:
         The denoised photograph, and the noise level used (the root mean square over channels).
     """
-    from tutorial_lib.training import recipes
+    from tutorial_lib.training import cubes, recipes
 
-    one = _denoise_wavelet if method == "wavelet" else recipes.find(method).denoise
+    one = cubes.wavelet if method == "wavelet" else recipes.find(method).denoise
     n = torch.arange(3, dtype=x.dtype)
     rotation = torch.cos(math.pi * n[:, None] * (n + 0.5) / 3) * (2 / 3) ** 0.5
     rotation[0] /= 2**0.5
@@ -294,18 +376,6 @@ def denoise_photograph(
     z = torch.stack(channels)
     cleaned = torch.einsum("ij,ihw->jhw", rotation, z) if colour else z[0]
     return cleaned, math.sqrt(math.fsum(level**2 for level in levels) / len(levels))
-
-
-def _denoise_wavelet(
-    y: Float[Tensor, "h w"], sigma: float | None
-) -> tuple[Float[Tensor, "h w"], float]:
-    from tutorial_lib.thresholding import denoise_wavelet, estimate_sigma
-
-    level = estimate_sigma(y) if sigma is None else torch.tensor(sigma, dtype=y.dtype)
-    settings = {"wavelet": "sym4", "threshold": "bayes", "transform": "undecimated"}
-    # Mirrored borders: the transform is circular, and a photograph is not.
-    mirrored = torch.from_numpy(np.pad(y.numpy(), 32, mode="symmetric"))
-    return denoise_wavelet(mirrored, sigma=level, **settings)[32:-32, 32:-32], level.item()
 
 
 def _sigma(text: str) -> float | None:

@@ -158,7 +158,7 @@ def _starts(length: int, size: int, overlap: int) -> list[int]:
     """Where tiles begin that cover a length evenly.
 
     >>> _starts(100, 64, 16), _starts(64, 64, 16), _starts(512, 64, 16)[-2:]
-    ([0, 36], [0], [398, 448])
+    ([0, 36], [0], [403, 448])
     """
     if length <= size:
         return [0]

@@ -103,3 +103,14 @@ def test_the_levels_pay():
 def test_refusals(unchecked, y, options, message):  # noqa: F811
     with pytest.raises(ValueError, match=message):
         restore_damaged(y, **options)
+
+
+@pytest.mark.parametrize("power", [1, 2, 4])
+def test_a_slope_at_the_border_is_no_stripe(power):
+    side, g = 48, torch.Generator().manual_seed(0)
+    rows, columns = torch.meshgrid(*[torch.linspace(0, 1, side)] * 2, indexing="ij")
+    maps = torch.stack([rows, columns**power, rows * columns**power])
+    x = torch.einsum("bk,khw->bhw", 0.2 + 0.8 * torch.rand(12, 3, generator=g), maps)
+    levels = torch.logspace(-2.5, -2, 12)
+    y = x + levels[:, None, None] * torch.randn(x.shape, generator=g)
+    assert not striped_columns(y, torch.ones_like(y, dtype=torch.bool), levels).any()

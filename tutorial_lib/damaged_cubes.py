@@ -197,7 +197,9 @@ def _stand_off(band: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _running_median(x: Tensor) -> Tensor:
-    """Over the last axis, NaN left out."""
-    half = (SIDE // 2,) * 2
-    windows = F.pad(x[:, None], half, mode="reflect")[:, 0].unfold(-1, SIDE, 1)
-    return windows.nanmedian(-1).values
+    """Over the last axis, NaN left out; a slope goes on beyond the ends."""
+    half = SIDE // 2
+    mirrored = F.pad(x[:, None], (half, half), mode="reflect")[:, 0]
+    mirrored[:, :half] = 2 * x[:, :1] - mirrored[:, :half]
+    mirrored[:, -half:] = 2 * x[:, -1:] - mirrored[:, -half:]
+    return mirrored.unfold(-1, SIDE, 1).nanmedian(-1).values

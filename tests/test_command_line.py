@@ -27,20 +27,6 @@ from tutorial_lib.training.recipes import cunet, nenet, winnet
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    """Run the command line in this process; returns (exit code, stdout, stderr)."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["tutorial_lib", *map(str, words)])
-        with pytest.raises(SystemExit) as exit_:
-            command_line.main()
-        out, err = capsys.readouterr()
-        return exit_.value.code or 0, out, err
-
-    return run
-
-
-@pytest.fixture
 def toy(monkeypatch, tmp_path_factory):
     """The recipe tests/recipes/toy.py beside those of the package, and no weights."""
     path = [*recipes.__path__, str(Path(__file__).with_name("recipes"))]

@@ -33,18 +33,10 @@ LEVELS = np.random.default_rng(0).integers(200, 4000, (31, 40, 36)).astype(np.ui
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    """Run the command line in this process, with the recipe stand_in; (code, stdout, stderr)."""
+def run(run, monkeypatch):
+    """The command line, with the recipe stand_in."""
     monkeypatch.setattr(recipes, "__path__", [*recipes.__path__, str(RECIPES)])
     monkeypatch.setitem(command_line.METHODS, "stand_in", "a mean")
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["tutorial_lib", *map(str, words)])
-        with pytest.raises(SystemExit) as exit_:
-            command_line.main()
-        out, err = capsys.readouterr()
-        return exit_.value.code or 0, out, err
-
     return run
 
 

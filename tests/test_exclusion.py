@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from separation_cases import rand
 
 from tutorial_lib.exclusion import (
     haar_details,
@@ -10,11 +11,6 @@ from tutorial_lib.exclusion import (
     haar_synthesis,
     prox_exclusion,
 )
-
-
-def rand(*shape, seed=0):
-    g = torch.Generator().manual_seed(seed + sum(shape))
-    return torch.randn(shape, generator=g, dtype=torch.float64)
 
 
 def cost(y, v, weight):

@@ -86,3 +86,12 @@ def test_the_readme_asks_the_questions_of_the_chapters() -> None:
         question = re.search(r"^\*\*(.+\?)\*\*$", chapter.read_text(encoding="utf-8"), re.MULTILINE)
         row = f"(notebooks/{chapter.stem}.ipynb) | {question[1]} |"
         assert row in readme, f"README.md has no row with {row}"
+
+
+def test_chapter_7_quotes_chapter_2() -> None:
+    """BM3D on the first six photographs."""
+    chapters = ROOT / "book" / "chapters"
+    listed = re.search(r"bm3d_psnr = \[(.*)\]", (chapters / "02_thresholding.md").read_text())[1]
+    quoted = re.search(r"BM3D reaches ([\d.]+) dB", (chapters / "07_winnet.md").read_text())[1]
+    six = [float(number) for number in listed.split(",")]
+    assert len(six) == 6 and abs(sum(six) / 6 - float(quoted)) < 0.005

@@ -2,11 +2,10 @@
 
 import pytest
 import torch
+from separation_cases import rand
 
 from tutorial_lib.data.xray import gray_response, mixture, xray_pairs
-from tutorial_lib.exclusion import (
-    haar_details,
-)
+from tutorial_lib.exclusion import haar_details
 from tutorial_lib.regression import (
     curve_regression,
     edge_regression,
@@ -18,11 +17,6 @@ from tutorial_lib.separation_model import (
     convolve,
     update_phi,
 )
-
-
-def rand(*shape, seed=0):
-    g = torch.Generator().manual_seed(seed + sum(shape))
-    return torch.randn(shape, generator=g, dtype=torch.float64)
 
 
 def gray(picture):

@@ -22,7 +22,7 @@ FEWEST = 4  # bands
 
 @runtime_checkable
 class CubeNetwork(Protocol):
-    """A network that finds a fixed point for each of a batch of whitened cubes, such as DECSC.
+    """A network that finds a fixed point for each of a batch of whitened cubes.
 
     `bands` is how many eigenimages it takes. The record of `restore` is of b solutions, or of
     several for each cube: then those of the whole batch follow one another.

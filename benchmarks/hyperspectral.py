@@ -19,9 +19,10 @@ from torch import Tensor
 
 from tutorial_lib.damaged_cubes import restore_damaged
 from tutorial_lib.data import add_cube_noise, cave
-from tutorial_lib.low_rank import denoise_low_rank, low_rank_plus_sparse
+from tutorial_lib.low_rank import denoise_low_rank
 from tutorial_lib.metrics import psnr, sam, ssim
 from tutorial_lib.operators import NotConvergedWarning, identity
+from tutorial_lib.robust_pca import low_rank_plus_sparse
 from tutorial_lib.thresholding import denoise_wavelet, estimate_sigma
 from tutorial_lib.total_variation import restore_tv
 from tutorial_lib.training.record import machine, versions

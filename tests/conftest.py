@@ -6,6 +6,7 @@ import sys
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("TUTORIAL_PROFILE", "smoke")
 
+import jaxtyping
 import pytest
 import torch
 from hypothesis import settings
@@ -29,3 +30,11 @@ def run(monkeypatch, capsys):
         return exit_.value.code or 0, out, err
 
     return run
+
+
+@pytest.fixture
+def unchecked():
+    """As for users: without the run-time checks of shapes, so that the messages are seen."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

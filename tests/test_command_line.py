@@ -23,6 +23,7 @@ from tutorial_lib.networks.winnet import NENet, WINNet
 from tutorial_lib.super_resolution import downscale, upscale
 from tutorial_lib.thresholding import denoise_wavelet
 from tutorial_lib.training import load_weights, recipes, save_weights, weights
+from tutorial_lib.training.photographs import denoise_photograph
 from tutorial_lib.training.recipes import cunet, nenet, winnet
 
 
@@ -102,7 +103,7 @@ def test_given_sigma_is_used_and_zero_changes_nothing(run, tmp_path):
 def test_rotated_colours_beat_red_green_blue_one_by_one():
     clean = photograph("coffee", size=128, gray=False)
     noisy = add_noise(clean, 25 / 255)
-    rotated, used = command_line.denoise_photograph(noisy, sigma=25 / 255)
+    rotated, used = denoise_photograph(noisy, sigma=25 / 255)
     one_by_one = denoise_wavelet(
         noisy, sigma=torch.full((3,), 25 / 255), wavelet="sym4", transform="undecimated"
     )
@@ -113,9 +114,9 @@ def test_rotated_colours_beat_red_green_blue_one_by_one():
 def test_the_colour_rotation_is_orthonormal():
     """Without noise to remove the picture comes back, and a gray one stays gray."""
     x = photograph("chelsea", size=32, gray=False)
-    torch.testing.assert_close(command_line.denoise_photograph(x, sigma=0.0)[0], x)
+    torch.testing.assert_close(denoise_photograph(x, sigma=0.0)[0], x)
     gray = add_noise(photograph("moon", size=32), 0.1)
-    cleaned, _ = command_line.denoise_photograph(gray.expand(3, 32, 32), sigma=0.1)
+    cleaned, _ = denoise_photograph(gray.expand(3, 32, 32), sigma=0.1)
     torch.testing.assert_close(cleaned[0], cleaned[1])
     torch.testing.assert_close(cleaned[0], cleaned[2])
 

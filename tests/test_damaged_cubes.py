@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from test_low_rank import CUBE, randn, unchecked  # noqa: F401
+from low_rank_cases import CUBE, randn
 
 from tutorial_lib.damaged_cubes import (
     masked_sigma,
@@ -100,7 +100,7 @@ def test_the_levels_pay():
         (CUBE, {"levels": (2.0, 0.5)}, "at least 1"),
     ],
 )
-def test_refusals(unchecked, y, options, message):  # noqa: F811
+def test_refusals(unchecked, y, options, message):
     with pytest.raises(ValueError, match=message):
         restore_damaged(y, **options)
 

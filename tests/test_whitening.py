@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from test_low_rank import randn, unchecked  # noqa: F401
+from low_rank_cases import randn
 
 from tutorial_lib import whitening
 from tutorial_lib.damaged_cubes import restore_damaged
@@ -127,6 +127,6 @@ def test_a_singular_vector_of_the_other_sign_turns_all_of_its_image(monkeypatch)
         (NOISY * math.nan, 4, "NaN"),
     ],
 )
-def test_refusals(unchecked, y, count, message):  # noqa: F811
+def test_refusals(unchecked, y, count, message):
     with pytest.raises(ValueError, match=message):
         whiten(y, count=count)

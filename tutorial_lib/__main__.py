@@ -8,10 +8,7 @@ import time
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
-from jaxtyping import Float
-from torch import Tensor
 
 import tutorial_lib
 
@@ -240,7 +237,7 @@ def denoise(
     or from TIFF to TIFF in the integers of IN. Image methods take cubes band by band.
     """
     from tutorial_lib.data import files
-    from tutorial_lib.training import cubes
+    from tutorial_lib.training import cubes, photographs
 
     if method not in METHODS:
         raise ValueError(f"unknown method {method!r}: allowed are {', '.join(METHODS)}")
@@ -261,21 +258,7 @@ def denoise(
         )
         print(*lines, sep="\n")
         return
-    files.check_output(target)
-    x = files.as_image(array, source=source)
-    if x.ndim == 3 and x.shape[0] != 3:
-        raise ValueError(
-            f"{source}: expected gray (h, w) or colour (3, h, w), got {tuple(x.shape)}"
-        )
-    deep = array.dtype.itemsize > 1 and target.suffix.lower() not in (".jpg", ".jpeg")
-    begin = time.perf_counter()
-    cleaned, used = denoise_photograph(x, sigma=level, method=method)
-    seconds = time.perf_counter() - begin
-    files.write_image(target, cleaned, bits=16 if deep else 8)
-    print(
-        f"{target}: {x.shape[-1]} x {x.shape[-2]} {'colour' if x.ndim == 3 else 'gray'}, {method}, "
-        f"sigma {255 * used:.2f}/255 ({'estimated' if level is None else 'given'}), {seconds:.2f} s"
-    )
+    print(photographs.denoise_file(source, target, array, method=method, sigma=level))
 
 
 @app.command("guided-sr")
@@ -286,37 +269,9 @@ def guided_super_resolution(
     method: Annotated[str, typer.Option(help="A network that `list` names.")] = "cunet_depth",
 ) -> None:
     """Enlarge a depth map or an infrared image, guided by a photograph of the same scene."""
-    from tutorial_lib.data import check_pair, files, read_gray
-    from tutorial_lib.super_resolution import upscale
-    from tutorial_lib.training import recipes
+    from tutorial_lib.training import photographs
 
-    module = recipes.find(method)
-    if not hasattr(module, "super_resolve"):
-        known = [n for n in recipes.names() if hasattr(recipes.find(n), "super_resolve")]
-        raise ValueError(f"{method} takes no guide: allowed are {', '.join(known)}")
-    for path in (source, guide):
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such file")
-        if target.exists() and target.samefile(path):
-            raise ValueError(f"{target}: OUT is one of the inputs; name another file")
-    files.check_output(target)
-    small, y = read_gray(source), read_gray(guide)
-    check_pair(y, small, scale=module.SCALE, source=f"{source} and {guide}")
-    # Depth in 16 bits may use a small part of them: the networks know maps that fill [0, 1].
-    deep = files.read_array(source).dtype.itemsize > 1
-    low = small.min() if deep else torch.tensor(0.0)
-    span = (small.max() - low).clamp(min=1e-6) if deep else torch.tensor(1.0)
-    begin = time.perf_counter()
-    with torch.no_grad():
-        x = upscale((small - low) / span, scale=module.SCALE)
-        result = low + span * module.super_resolve(x, y)
-    seconds = time.perf_counter() - begin
-    bits = 16 if deep and target.suffix.lower() not in (".jpg", ".jpeg") else 8
-    files.write_image(target, result, bits=bits)
-    print(
-        f"{target}: {small.shape[1]} x {small.shape[0]} to {x.shape[1]} x {x.shape[0]}, {method}, "
-        f"{seconds:.2f} s"
-    )
+    print(photographs.super_resolve_file(source, guide, target, method=method))
 
 
 @app.command()
@@ -348,34 +303,6 @@ def separate(
         f"{1 - record['share']:.0%} of the X-ray; the picture was moved by {down} pixels down and "
         f"{right} right; {record['seconds']:.1f} s"
     )
-
-
-def denoise_photograph(
-    x: Float[Tensor, "*channels h w"], *, sigma: float | None = None, method: str = "wavelet"
-) -> tuple[Float[Tensor, "*channels h w"], float]:
-    """Denoising of a gray (h, w) or colour (3, h, w) photograph in [0, 1] by one of METHODS.
-
-    Colours are first rotated by the orthonormal DCT of length 3 into one light and two colour
-    channels: white noise keeps its level, and the picture, whose channels are alike, gathers in
-    the first (wavelets gain 1.4 to 1.9 dB over red, green and blue one by one). The level is
-    estimated in each rotated channel, because cameras and JPEG leave less noise in the colours.
-
-    Returns:
-        The denoised photograph, and the noise level used (the root mean square over channels).
-    """
-    from tutorial_lib.training import cubes, recipes
-
-    one = cubes.wavelet if method == "wavelet" else recipes.find(method).denoise
-    n = torch.arange(3, dtype=x.dtype)
-    rotation = torch.cos(math.pi * n[:, None] * (n + 0.5) / 3) * (2 / 3) ** 0.5
-    rotation[0] /= 2**0.5
-    colour = x.ndim == 3
-    z = torch.einsum("ij,jhw->ihw", rotation, x) if colour else x[None]
-    with torch.no_grad():  # channel by channel: a third of the memory
-        channels, levels = zip(*(one(c, sigma) for c in z), strict=True)
-    z = torch.stack(channels)
-    cleaned = torch.einsum("ij,ihw->jhw", rotation, z) if colour else z[0]
-    return cleaned, math.sqrt(math.fsum(level**2 for level in levels) / len(levels))
 
 
 def _sigma(text: str) -> float | None:

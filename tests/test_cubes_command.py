@@ -256,7 +256,7 @@ def test_wavelets_remove_noise_and_low_rank_more(run, tmp_path, scene):
 
 def test_methods_of_the_command_are_known_and_told_apart(run):
     cubes_only = {name: for_cubes(name) for name in command_line.METHODS}
-    expected = {"wavelet": False, "winnet": False, "lowrank": True}
+    expected = {"wavelet": False, "winnet": False, "lowrank": True, "decsc": True}
     assert cubes_only.items() >= expected.items()
 
 

@@ -16,6 +16,7 @@ METHODS = {
     "wavelet": "undecimated sym4, BayesShrink, soft threshold (chapter 02_thresholding)",
     "winnet": "invertible network with learned wavelets, blind (chapter 07_winnet)",
     "lowrank": "cubes: few spectra, damage left out (chapter 19_hyperspectral_noise)",
+    "decsc": "cubes: eigenimages as sparse codes in equilibrium (chapter 20_decsc)",
 }
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)

@@ -18,6 +18,7 @@ from .guided import (
 )
 from .hyperspectral import cave, cave_scenes, colour_cube, false_colour, read_cube, real_cube
 from .images import PHOTOGRAPHS, bsd68, bsds500, photograph, photographs, set5
+from .invented_cubes import invent_cube
 from .sensing import gaussian_matrix, observe, sparse_codes
 from .xray import Mixture, gray_response, mixture, paintings_on_disk, xray_pairs
 
@@ -44,6 +45,7 @@ __all__ = [
     "gray_response",
     "guided_pairs",
     "guided_patches",
+    "invent_cube",
     "levin_kernels",
     "luma",
     "mixture",

@@ -36,6 +36,7 @@ env: $(ENV)
 
 notebooks: $(ENV)
 	@$(BIN)/python book/make_notebooks.py
+	@$(BIN)/python book/make_results.py
 
 book: notebooks
 	@$(MAKE) --no-print-directory $(BUILT)

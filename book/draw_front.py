@@ -1,4 +1,4 @@
-"""Draw the front page's pictures of Parts I to IV from results computed here, in about a minute.
+"""Draw the front page's pictures of Parts I to V from results computed here, in about a minute.
 
 `python book/draw_front.py` writes _static/part1.webp and the like (three columns, the problem above
 its solution), and part1_narrow.webp and the like (the same tiles for a telephone).
@@ -15,10 +15,18 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn.functional import pad
 
+from tutorial_lib.convolutional import conv_dictionary, split_lowpass
+from tutorial_lib.convolutional_coding import csc_admm
+from tutorial_lib.convolutional_learning import learn_filters
+from tutorial_lib.convolutional_shifts import average_shifts, stack_shifts
+from tutorial_lib.damaged_cubes import restore_damaged
 from tutorial_lib.data import (
     Mixture,
+    add_cube_noise,
     add_noise,
     bicubic,
+    colour_cube,
+    false_colour,
     luma,
     mixture,
     motorcycle,
@@ -47,7 +55,7 @@ from tutorial_lib.super_resolution import (
 )
 from tutorial_lib.thresholding import denoise_wavelet
 from tutorial_lib.training import load_weights
-from tutorial_lib.training.recipes import cunet_depth, nenet, winnet
+from tutorial_lib.training.recipes import cunet_depth, equilibrium_implicit, nenet, winnet
 from tutorial_lib.wavelets import ravel_coeffs, unravel_coeffs, wavedec2, waverec2
 
 STATIC = Path(__file__).parent / "_static"
@@ -248,6 +256,51 @@ def apart(surface: Tensor, mix: Mixture, name: str) -> list[tuple[Tile, str]]:
     ]
 
 
+def convolutional(*, sigma: float = 25 / 255) -> list[tuple[Tile, str]]:
+    """Chapter 17: filters from six small photographs, and a noisy one written with them."""
+    names = ("astronaut", "coffee", "coins", "chelsea", "rocket", "brick")
+    views = torch.stack([photograph(name, size=64)[None] for name in names])
+    start = torch.randn(32, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    start = start / start.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+    filters = learn_filters(split_lowpass(views)[1], start, 0.1, stride=4, steps=25).filters
+    clean = photograph("camera", size=SIZE)
+    low, high = split_lowpass(add_noise(clean, sigma, seed=0)[None])
+    moved = stack_shifts(high, 2)
+    z = csc_admm(moved, filters, 2 * sigma, stride=2, max_steps=25, rtol=0).value
+    D = conv_dictionary(filters, clean.shape, stride=2)
+    image = (low + average_shifts(D(z), 2, clean.shape))[0]
+    shown = 0.5 + 0.5 * filters / filters.abs().amax((1, 2, 3), keepdim=True)
+    shown = pad(torch.cat([shown, torch.full((4, 1, 8, 8), 0.1)])[:, 0], (0, 1, 0, 1), value=0.1)
+    sheet = shown.reshape(6, 6, 9, 9).permute(0, 2, 1, 3).reshape(54, 54)
+    sheet = pad(sheet, (1, 1, 1, 1), value=0.1).repeat_interleave(4, 0).repeat_interleave(4, 1)
+    return [
+        (sheet.expand(3, SIZE, SIZE), "filters, learned"),
+        (image.expand(3, SIZE, SIZE), f"denoised, {decibels(image, clean)}"),
+    ]
+
+
+def settled(*, sigma: float = 25 / 255) -> list[tuple[Tile, str]]:
+    """Chapter 18: one learned layer, repeated until nothing changes."""
+    clean = photograph("coins", size=SIZE)
+    noisy = add_noise(clean, sigma, seed=0)
+    with torch.no_grad():
+        image = equilibrium_implicit.trained()(noisy[None])[0]
+    return [
+        (z.expand(3, SIZE, SIZE), f"{what}, {decibels(z, clean)}")
+        for z, what in ((noisy, "noisy"), (image, "equilibrium"))
+    ]
+
+
+def damaged(*, sigma: float = 95 / 255) -> list[tuple[Tile, str]]:
+    """Chapter 19: a photograph as a cube of 31 bands, with every kind of damage."""
+    clean = colour_cube("astronaut", size=SIZE)
+    noisy = add_cube_noise(clean, "mixture", sigma=sigma, seed=0).cube
+    return [
+        (false_colour(z), f"{what}, {decibels(z, clean)}")
+        for z, what in ((noisy, "31 bands"), (restore_damaged(noisy).cube, "restored"))
+    ]
+
+
 def paint(tile: Tile, label: str) -> Image.Image:
     """A tile with its label on a dark strip."""
     pixels = (tile.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
@@ -276,6 +329,7 @@ if __name__ == "__main__":
         "part2": (details, blind, plugged),
         "part3": (learned, enlarged, guided),
         "part4": (painted_over, filtered, separated),
+        "part5": (convolutional, settled, damaged),
     }
     for part, results in parts.items():
         pairs = [[paint(*tile) for tile in result()] for result in results]

@@ -31,7 +31,7 @@ def test_the_logo_lights_the_coefficients_that_are_not_zero() -> None:
     assert lit == [2, 2, 2, 1]  # two jumps, seen once at each scale until they meet: seven
 
 
-@pytest.mark.parametrize("part", [1, 2, 3, 4])
+@pytest.mark.parametrize("part", [1, 2, 3, 4, 5])
 def test_the_numbers_of_the_front_pictures_are_computed(part: int) -> None:
     front = script("draw_front")
     results = {
@@ -39,13 +39,14 @@ def test_the_numbers_of_the_front_pictures_are_computed(part: int) -> None:
         2: (front.details, front.blind, front.plugged),
         3: (front.learned, front.enlarged, front.guided),
         4: (front.painted_over, front.filtered, front.separated),
+        5: (front.convolutional, front.settled, front.damaged),
     }
     tiles = [tile for result in results[part] for tile in result()]
     computed = [float(d) for _, label in tiles for d in re.findall(r"([\d.]+) dB", label)]
     intro = (ROOT / "book/intro.md").read_text(encoding="utf-8")
     alts = re.findall(rf"part{part}(?:_narrow)?\.webp\n:alt: (.*)", intro)
     assert len(alts) == 2
-    assert len(computed) == {1: 5, 2: 4, 3: 3, 4: 2}[part]
+    assert len(computed) == {1: 5, 2: 4, 3: 3, 4: 2, 5: 5}[part]
     for alt in alts:
         told = [float(number) for number in re.findall(r"([\d.]+) dB", alt)]
         assert told == pytest.approx(computed, abs=0.11)  # one digit, rounded on any machine
